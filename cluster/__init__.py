@@ -1,0 +1,1 @@
+"""Where it runs: the command, the runner, Ray, the stores and the lake."""

@@ -1,0 +1,39 @@
+"""Writing to stdout and stderr."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from typing import Any, TextIO
+
+_STDOUT, _STDERR = 1, 2
+
+
+def say(text: str) -> None:
+    """Tell the user something; stdout stays for results."""
+    print(text, file=sys.stderr)
+
+
+def print_json(value: Mapping[str, Any] | list[Any], stream: TextIO | None = None) -> None:
+    """Write one JSON value as one line."""
+    print(json.dumps(value, allow_nan=False), file=stream or sys.stdout, flush=True)
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[TextIO]:
+    """Keep stdout for the caller: whatever else prints there, in C too, goes to stderr."""
+    sys.stdout.flush()
+    saved = os.dup(_STDOUT)
+    with ExitStack() as stack:
+        own = sys.stdout
+        with suppress(io.UnsupportedOperation):  # a stream in memory needs no keeping
+            own = stack.enter_context(os.fdopen(os.dup(own.fileno()), "w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(sys.stderr))
+        os.dup2(_STDERR, _STDOUT)
+        try:
+            yield own
+        finally:
+            os.dup2(saved, _STDOUT)
+            os.close(saved)

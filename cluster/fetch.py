@@ -1,0 +1,104 @@
+"""Source bytes for a shard's rows, exactly those that were planned."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from cluster.sources import local_etag
+from cluster.storage import Storage, open_storage
+from schemas.errors import RejectedImage
+from schemas.plan import Blob
+from schemas.reasons import RejectReason
+from workers.pseudonyms import Pseudonymizer, is_masked
+
+_READERS = 16
+
+
+class Fetcher:
+    """Reads source files, from disk or S3, side by side."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, Storage] = {}
+        self._pseudonymizer: Pseudonymizer | None = None
+
+    def fetch(self, rows: pa.Table, *, without: frozenset[int] = frozenset()) -> list[Blob]:
+        """The bytes of each row's file, or why they can't be had.
+
+        Rows of one file share one object. Rows in ``without`` and rows whose column ``read`` is
+        false get no bytes. Rows need ``uri`` and ``etag``; a table without ``uri`` reads nothing.
+        """
+        if "uri" not in rows.column_names:
+            return [b""] * rows.num_rows
+        uris, etags = rows["uri"].to_pylist(), rows["etag"].to_pylist()
+        wanted = rows["read"].to_pylist() if "read" in rows.column_names else [True] * len(uris)
+        files = {
+            uri: etag
+            for row, (uri, etag, read) in enumerate(zip(uris, etags, wanted, strict=True))
+            if read and row not in without
+        }
+        blobs = self.fetch_files(files)
+        return [
+            blobs.get(uri, b"") if read else b"" for uri, read in zip(uris, wanted, strict=True)
+        ]
+
+    def fetch_files(self, files: Mapping[str, str]) -> dict[str, Blob]:
+        """The bytes of each file of uri and etag."""
+        # Buckets and the key are opened before the threads start.
+        places = {uri: self._place(uri) for uri in files}
+
+        def read(uri: str) -> Blob:
+            storage, path = places[uri]
+            try:
+                if storage is None:
+                    return _read_local(path, files[uri])
+                return _read_object(storage, path, files[uri])
+            except RejectedImage as reject:
+                return reject
+
+        if len(files) <= 1:
+            return {uri: read(uri) for uri in files}
+        with ThreadPoolExecutor(_READERS) as readers:
+            return dict(zip(files, readers.map(read, files), strict=True))
+
+    def _place(self, uri: str) -> tuple[Storage | None, str]:
+        """The store and the path of a catalogued uri; no store means the local disk."""
+        if is_masked(uri):
+            self._pseudonymizer = self._pseudonymizer or Pseudonymizer.from_key_file()
+            uri = self._pseudonymizer.reveal(uri)
+        parts = urlsplit(uri)
+        if parts.scheme != "s3":
+            return None, uri.removeprefix("file://")
+        if parts.netloc not in self._buckets:
+            self._buckets[parts.netloc] = open_storage(f"s3://{parts.netloc}")
+        return self._buckets[parts.netloc], uri.removeprefix(f"s3://{parts.netloc}/")
+
+
+def _read_local(path: str, etag: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read()
+            # Asked of the open file after reading: a file rewritten meanwhile shows here.
+            found = local_etag(os.fstat(file.fileno()))
+    except FileNotFoundError:
+        raise RejectedImage(RejectReason.GONE_DURING_RUN) from None
+    except OSError as error:
+        raise RejectedImage(RejectReason.UNREADABLE, os.strerror(error.errno or 0)) from None
+    if found != etag:
+        raise RejectedImage(RejectReason.CHANGED_DURING_RUN)
+    return data
+
+
+def _read_object(storage: Storage, path: str, etag: str) -> bytes:
+    try:
+        data, entry = storage.get_tagged(path)
+    except FileNotFoundError:
+        raise RejectedImage(RejectReason.GONE_DURING_RUN) from None
+    except PermissionError:
+        raise RejectedImage(RejectReason.UNREADABLE, "access denied") from None
+    if entry.etag != etag:
+        raise RejectedImage(RejectReason.CHANGED_DURING_RUN)
+    return data

@@ -1,0 +1,148 @@
+"""What stands of each run, and what a person decides about a held one."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cluster.lake.commit import commit_files, read_versions, states_written
+from cluster.lake.committing import record_state
+from cluster.lake.files import write_rows
+from cluster.lake.leases import hold, holder_of
+from cluster.lake.reader import LakeReader
+from cluster.lake.runs import LakeRun
+from cluster.storage import Storage
+from schemas.errors import UsageError
+from schemas.plan import Counts
+from schemas.reasons import RejectReason, RunState
+from schemas.tables import rows_of
+
+_STATE = """
+SELECT arg_max(state, recorded_at) AS state FROM runs WHERE run_id = $run GROUP BY run_id
+"""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands."""
+
+    run_id: str
+    kind: str
+    name: str
+    state: str
+    shards_done: int
+    shards: int
+    rejected: int
+    inputs: int
+    holder: str
+    """The process at work, for a run that is not finished."""
+
+
+def list_runs(storage: Storage, limit: int = 20) -> list[RunStatus]:
+    """Runs at work first, then finished ones, newest first."""
+    return [*_open_runs(storage), *_finished_runs(storage, limit)][:limit]
+
+
+def publish(storage: Storage, run_id: str) -> None:
+    """Make the rows of a held run visible.
+
+    Raises:
+        UsageError: if the run is not held.
+    """
+    run, written = _held_run(storage, run_id)
+    with hold(storage, run.plan.key):
+        record_state(run, RunState.PUBLISHED, expected=written)
+
+
+def discard(storage: Storage, run_id: str) -> None:
+    """Turn the images of a held run into rejects; its rows never become visible.
+
+    Raises:
+        UsageError: if the run is not held.
+    """
+    run, written = _held_run(storage, run_id)
+    with hold(storage, run.plan.key):
+        # The rejects belong to a run of their own, or they would be as invisible as the rest.
+        verdict = f"{run_id}-discarded"
+        rows = _rejects_of(run)
+        files = write_rows(storage, "rejects", rows, run_id=verdict, shard="00000")
+        planned = read_versions(storage, run.plan.key).key
+        commit_files(storage, "rejects", files, run_id=verdict, key=run.plan.key, planned=planned)
+        counts = Counts(rejected=rows.num_rows)
+        if not states_written(storage, verdict):
+            record_state(run, RunState.PUBLISHED, expected=0, run_id=verdict, counts=counts)
+        record_state(run, RunState.DISCARDED, expected=written, counts=counts)
+
+
+def _rejects_of(run: LakeRun) -> pa.Table:
+    return rows_of(
+        "rejects",
+        [
+            {
+                "uri": row.get("uri"),
+                "image_id": row.get("image_id"),
+                "stage": run.plan.kind,
+                "subject": run.plan.key[-1],
+                "etag": row.get("etag"),
+                "reason": RejectReason.GATE_DISCARDED.value,
+                "detail": f"run {run.id} was discarded",
+            }
+            for row in run.plan.inputs.to_pylist()
+        ],
+    )
+
+
+def _held_run(storage: Storage, run_id: str) -> tuple[LakeRun, int]:
+    latest = LakeReader(storage).query(_STATE, {"run": run_id})
+    states = latest["state"].to_pylist()
+    if states != [RunState.HELD.value]:
+        raise UsageError(
+            "The run is not held, so there is nothing to decide",
+            where=run_id,
+            got=states[0] if states else "no such run",
+            remedy="`rayward status` lists the runs",
+        )
+    return LakeRun(storage, run_id, resumed=True), states_written(storage, run_id)
+
+
+def _open_runs(storage: Storage) -> Iterator[RunStatus]:
+    for mark in sorted(storage.list("_open"), key=lambda one: one.path, reverse=True):
+        run = LakeRun(storage, mark.path.rpartition("/")[2], resumed=True)
+        if states_written(storage, run.id):
+            continue
+        receipts = [one for one in run.receipts().values() if one.halves is None]
+        holder = holder_of(storage, run.plan.key)
+        yield RunStatus(
+            run_id=run.id,
+            kind=run.plan.kind,
+            name=run.plan.name,
+            state=RunState.RUNNING.value if holder else "unfinished",
+            shards_done=len(receipts),
+            shards=max(run.plan.shards, len(receipts)),
+            rejected=sum(one.counts.rejected for one in receipts),
+            inputs=run.plan.inputs.num_rows,
+            holder=str(holder) if holder else "nobody: run the job again to go on",
+        )
+
+
+def _finished_runs(storage: Storage, limit: int) -> Iterator[RunStatus]:
+    runs: pa.Table = LakeReader(storage).query(
+        "SELECT run_id, any_value(kind) AS kind, any_value(name) AS name, "
+        "arg_max(state, recorded_at) AS state, any_value(counts) AS counts "
+        "FROM runs GROUP BY run_id ORDER BY run_id DESC LIMIT $limit",
+        {"limit": limit},
+    )
+    for row in runs.to_pylist():
+        counts = json.loads(row["counts"])
+        yield RunStatus(
+            run_id=row["run_id"],
+            kind=row["kind"],
+            name=row["name"],
+            state=row["state"],
+            shards_done=0,
+            shards=0,
+            rejected=counts["rejected"],
+            inputs=counts["input"],
+            holder="",
+        )

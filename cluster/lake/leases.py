@@ -1,0 +1,192 @@
+"""Leases: at most one driver works on a key at a time.
+
+A lease is an object ``EPOCH.json`` that only one driver can create. Its holder renews it by
+rewriting ``EPOCH.beat``; to give it up it writes ``EPOCH.released``. Whoever finds the newest
+epoch released or lapsed creates the next one, and an older holder that wakes up again sees the
+newer epoch and stops. No object is ever changed conditionally, so disks and S3 behave alike.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psutil
+
+from cluster.lake.layout import leases_prefix
+from cluster.storage import Storage
+from schemas.errors import LeaseHeld, LeaseLost
+
+LAPSE_S = 60.0
+"""Seconds without a renewal after which a lease may be taken over."""
+_RENEW_S = LAPSE_S / 4
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease."""
+
+    host: str
+    pid: int
+    started_at: float
+    boot: str
+    pid_namespace: str
+
+    @staticmethod
+    def this_process() -> "Holder":
+        """The process that asks."""
+        return Holder(
+            socket.gethostname(), os.getpid(), psutil.Process().create_time(), *_pid_space()
+        )
+
+    @property
+    def is_known_dead(self) -> bool:
+        """Whether the process ended for sure; another machine's can't be judged from here."""
+        if (self.boot, self.pid_namespace) != _pid_space():
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started_at) > 1
+        except psutil.NoSuchProcess:
+            return True
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def _pid_space() -> tuple[str, str]:
+    """Names the set of processes in which a pid means this process: boot and pid namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():  # not Linux: the host and its boot time do
+        return socket.gethostname(), str(int(psutil.boot_time()))
+    return boot.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    number: int
+    renewed_at: datetime
+    released: bool
+
+
+class Lease:
+    """A lease this driver holds."""
+
+    def __init__(self, storage: Storage, key: tuple[str, ...], epoch: int) -> None:
+        self.key = key
+        self._storage, self._epoch = storage, epoch
+        self._prefix = leases_prefix(key)
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._renewals = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewals.start()
+
+    def check(self) -> None:
+        """Make sure that nobody took over.
+
+        Raises:
+            LeaseLost: if somebody did.
+        """
+        newest = _newest(self._storage, self._prefix)
+        if self._lost.is_set() or (newest and newest.number > self._epoch):
+            raise LeaseLost(
+                "Another driver took this work over",
+                where="/".join(self.key),
+                remedy="nothing is lost: the other driver goes on with the run",
+            )
+
+    def release(self) -> None:
+        """Give the key up."""
+        self._stop.set()
+        self._renewals.join()
+        self._storage.put(f"{self._prefix}/{self._epoch:08d}.released", b"")
+
+    def _renew(self) -> None:
+        while not self._stop.wait(_RENEW_S):
+            newest = _newest(self._storage, self._prefix)
+            if newest and newest.number > self._epoch:
+                self._lost.set()
+                return
+            self._storage.put(f"{self._prefix}/{self._epoch:08d}.beat", b"")
+
+
+@contextmanager
+def hold(storage: Storage, key: tuple[str, ...]) -> Iterator[Lease]:
+    """Hold ``key`` alone until the block ends.
+
+    Raises:
+        LeaseHeld: if another driver holds it; names that driver.
+    """
+    prefix = leases_prefix(key)
+    newest = _newest(storage, prefix)
+    if newest and not newest.released:
+        _refuse_if_alive(storage, key, newest)
+    number = newest.number + 1 if newest else 1
+    document = json.dumps(asdict(Holder.this_process())).encode()
+    if not storage.put_new(f"{prefix}/{number:08d}.json", document):
+        raise LeaseHeld(
+            "Another run took this work at the same moment", where="/".join(key), remedy=_REMEDY
+        )
+    _forget_before(storage, prefix, number)
+    lease = Lease(storage, key, number)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+_REMEDY = "wait for it, or stop it; it goes on where it stopped when it is run again"
+
+
+def holder_of(storage: Storage, key: tuple[str, ...]) -> Holder | None:
+    """The live holder of a key, if there is one."""
+    newest = _newest(storage, leases_prefix(key))
+    if newest is None or newest.released:
+        return None
+    holder = _holder(storage, leases_prefix(key), newest)
+    return holder if holder and not _lapsed(storage, holder, newest) else None
+
+
+def _refuse_if_alive(storage: Storage, key: tuple[str, ...], newest: _Epoch) -> None:
+    holder = _holder(storage, leases_prefix(key), newest)
+    if holder is not None and not _lapsed(storage, holder, newest):
+        raise LeaseHeld(
+            "Another run holds this work",
+            where="/".join(key),
+            got=f"{holder}, last heard of at {newest.renewed_at:%H:%M:%S} UTC",
+            remedy=_REMEDY,
+        )
+
+
+def _holder(storage: Storage, prefix: str, epoch: _Epoch) -> Holder | None:
+    try:
+        return Holder(**json.loads(storage.get(f"{prefix}/{epoch.number:08d}.json")))
+    except FileNotFoundError:
+        return None  # swept by a newer holder between the listing and this read
+
+
+def _lapsed(storage: Storage, holder: Holder, epoch: _Epoch) -> bool:
+    return holder.is_known_dead or (storage.now() - epoch.renewed_at > timedelta(seconds=LAPSE_S))
+
+
+def _newest(storage: Storage, prefix: str) -> _Epoch | None:
+    epochs: dict[int, dict[str, datetime]] = {}
+    for entry in storage.list(prefix):
+        stem, _, suffix = entry.path.rpartition("/")[2].partition(".")
+        epochs.setdefault(int(stem), {})[suffix] = entry.modified_at
+    # A beat may outlive its lease by a moment; only the lease itself makes an epoch.
+    held = [number for number, files in epochs.items() if "json" in files]
+    if not held:
+        return None
+    files = epochs[max(held)]
+    return _Epoch(max(held), max(files.values()), "released" in files)
+
+
+def _forget_before(storage: Storage, prefix: str, number: int) -> None:
+    for entry in list(storage.list(prefix)):
+        if int(entry.path.rpartition("/")[2].partition(".")[0]) < number:
+            storage.delete(entry.path)

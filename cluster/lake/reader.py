@@ -1,0 +1,292 @@
+"""Queries over the lake's tables and views, read-only and over published runs alone.
+
+DuckDB reads the files that the Delta log names: by path on disk, through Arrow datasets on S3
+(its own S3 client is an extension that would have to be downloaded). Each query gets a connection
+of its own that knows just the tables the query names. A reader looks at the lake once: `runs`
+first, every other table when it is first needed. Runs commit `runs` last, so whatever is published
+in that snapshot lies in the tables opened after it.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import psutil
+import pyarrow as pa
+
+from cluster.lake.snapshot import LakeFile, TableSnapshot, may_show, published_runs
+from cluster.lake.views import VIEWS, View
+from cluster.storage import Storage
+from schemas.errors import QueryError
+from schemas.jobtree import hint
+from schemas.tables import TABLES
+
+_PUBLISHED = "_published"
+PLANNING_MB = 192
+"""Enough to plan over a million images; more would only make the driver bigger."""
+_MOST_THREADS = 8
+_THREAD_MB = 48
+"""Each thread holds row groups and partitions of its own, and needs room for them."""
+_MORE_MEMORY = 4
+_BATCH_ROWS = 2048
+"""Rows of a record batch: a row may hold the pixels of an image."""
+
+
+class LakeReader:
+    """The lake as it stands when the reader first looks, or as it stood at ``as_of``."""
+
+    def __init__(
+        self, storage: Storage, as_of: datetime | None = None, *, memory_mb: int = PLANNING_MB
+    ) -> None:
+        """``memory_mb`` bounds DuckDB; what does not fit spills to a private temporary folder.
+
+        Not all that a query holds can spill. One that fails for want of memory is run again with
+        more, up to half of what is free.
+
+        Raises:
+            QueryError: if ``as_of`` has no time zone.
+        """
+        if as_of is not None and as_of.tzinfo is None:
+            raise QueryError(
+                "A time to look back at needs a time zone",
+                got=as_of.isoformat(),
+                remedy="write it like 2026-11-21T08:00:00Z",
+            )
+        self.storage, self.as_of = storage, as_of
+        self._memory_mb = memory_mb
+        self._snapshots: dict[str, TableSnapshot] = {}
+        self._published: frozenset[str] | None = None
+        self._repeated: dict[str, pa.Table] = {}
+
+    def published(self) -> frozenset[str]:
+        """The runs whose rows are visible."""
+        if self._published is None:
+            self._published = published_runs(self._snapshot("runs"), self.as_of)
+        return self._published
+
+    def files(self, table: str) -> tuple[LakeFile, ...]:
+        """The files of a table that may hold visible rows."""
+        if table == "runs":
+            return self._snapshot(table).files
+        published = self.published()
+        return tuple(one for one in self._snapshot(table).files if may_show(one, published))
+
+    def count(self, name: str) -> int:
+        """Visible rows of a table or view; off the log where no file needs to be looked into."""
+        if name in TABLES and not (name == "runs" and self.as_of):
+            rows = [one.rows if self._is_plain(name, one) else None for one in self.files(name)]
+            if None not in rows:
+                return sum(one or 0 for one in rows)
+        counted = self.query(f'SELECT count(*) AS n FROM "{name}"')
+        return int(counted["n"][0].as_py())
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """Rows of one SELECT over the lake's tables and views; parameters are named: ``$dataset``.
+
+        Times come in UTC. Without ORDER BY the order of the rows is open.
+
+        Raises:
+            QueryError: if the statement is no SELECT, reaches outside the lake, or fails.
+        """
+        memory_mb = self._memory_mb
+        while True:
+            try:
+                with self._relation(sql, parameters, memory_mb) as relation:
+                    return relation.to_arrow_table()
+            except QueryError as error:
+                starved = isinstance(error.__cause__, duckdb.OutOfMemoryException)
+                if not starved or memory_mb * _MORE_MEMORY > spare_mb():
+                    raise
+                memory_mb *= _MORE_MEMORY
+
+    @contextmanager
+    def batches(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
+        """Like `query`, a batch of rows at a time, for results of any size.
+
+        What was handed out can't be taken back, so the memory is not raised here.
+
+        Raises:
+            QueryError: as `query` does.
+        """
+        with self._relation(sql, parameters, self._memory_mb) as relation:
+            yield relation.to_arrow_reader(_BATCH_ROWS)
+
+    @contextmanager
+    def _relation(
+        self, sql: str, parameters: Mapping[str, Any] | None, memory_mb: int
+    ) -> Iterator[duckdb.DuckDBPyRelation]:
+        try:
+            _check_statement(sql)
+            with self._connect(_named(sql), memory_mb) as connection:
+                yield connection.sql(sql, params=dict(parameters) if parameters else None)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise _query_error(error) from error
+
+    @contextmanager
+    def _connect(self, names: Sequence[str], memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
+        tables = [name for name in names if name in TABLES]
+        # A folder that only this user can read: what spills may be rows about patients.
+        with (
+            tempfile.TemporaryDirectory(prefix="rayward-query-") as spill,
+            duckdb.connect(config=_settings(spill, memory_mb)) as connection,
+        ):
+            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+            if self.storage.local_path is not None:
+                paths = [self._path(name, file) for name in tables for file in self.files(name)]
+                connection.execute(f"SET allowed_paths = {_literal(paths)}")
+            connection.execute("SET enable_external_access = false")
+            runs = pa.array(sorted(self.published()), pa.string())
+            connection.register(_PUBLISHED, pa.table({"run_id": runs}))
+            for name in tables:
+                connection.execute(f'CREATE VIEW "{name}" AS {self._select(connection, name)}')
+            for name in names:
+                if name in VIEWS:
+                    self._create_view(connection, VIEWS[name])
+            connection.execute("SET lock_configuration = true")
+            yield connection
+
+    def _create_view(self, connection: duckdb.DuckDBPyConnection, view: View) -> None:
+        if view.prepare:
+            if view.name not in self._repeated:
+                self._repeated[view.name] = connection.sql(view.prepare).to_arrow_table()
+            connection.register("_found", self._repeated[view.name])
+            connection.execute(f"CREATE TABLE _repeated_{view.name} AS SELECT * FROM _found")
+        connection.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
+
+    def _snapshot(self, table: str) -> TableSnapshot:
+        if table != "runs":
+            self.published()  # `runs` is read before any table it speaks of
+        if table not in self._snapshots:
+            self._snapshots[table] = TableSnapshot(self.storage, table)
+        return self._snapshots[table]
+
+    def _path(self, table: str, file: LakeFile) -> str:
+        return f"{self.storage.delta_uri(table)}/{file.path}"
+
+    def _is_plain(self, table: str, file: LakeFile) -> bool:
+        """Whether every row of a visible file is visible; a compacted one may hold others."""
+        return table == "runs" or file.run_id is not None
+
+    def _select(self, connection: duckdb.DuckDBPyConnection, table: str) -> str:
+        """SQL of a table: its files, grouped by partition and by whether rows must be checked."""
+        groups: dict[tuple[tuple[tuple[str, str], ...], bool], list[LakeFile]] = {}
+        for file in self.files(table):
+            key = tuple(file.partition.items()), self._is_plain(table, file)
+            groups.setdefault(key, []).append(file)
+        if not groups:
+            connection.register(f"_{table}", TABLES[table].schema.empty_table())
+            return f'SELECT * FROM "_{table}"'
+        selects = []
+        for number, ((partition, plain), files) in enumerate(groups.items()):
+            source = self._source(connection, table, files, f"_{table}_{number}")
+            selects.append(
+                f"SELECT {_columns(table, dict(partition))} FROM {source}"
+                + ("" if plain else f" WHERE run_id IN (SELECT run_id FROM {_PUBLISHED})")
+            )
+        if table == "runs" and self.as_of is not None:
+            moment = self.as_of.isoformat()
+            selects = [f"{one} WHERE recorded_at <= TIMESTAMPTZ '{moment}'" for one in selects]
+        return " UNION ALL ".join(selects)
+
+    def _source(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        files: Sequence[LakeFile],
+        name: str,
+    ) -> str:
+        if self.storage.local_path is None:
+            connection.register(name, self._snapshot(table).dataset(files))
+            return f'"{name}"'
+        paths = [self._path(table, file) for file in files]
+        # A folder `site=7` above the lake must not become a column: partitions come from the log.
+        return f"read_parquet({_literal(paths)}, hive_partitioning = false)"
+
+
+def spare_mb() -> int:
+    """What one query may take at most: half of the memory that is free now."""
+    return int(psutil.virtual_memory().available // 2**21)
+
+
+def _settings(spill: str, memory_mb: int) -> dict[str, str | bool | int | float | list[str]]:
+    return {
+        "memory_limit": f"{memory_mb}MB",
+        "threads": max(1, min(os.cpu_count() or 1, _MOST_THREADS, memory_mb // _THREAD_MB)),
+        "temp_directory": spill,
+        # Keeping the order of rows of the files would mean holding them back in memory.
+        "preserve_insertion_order": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        # Otherwise a query could read the variables of whoever calls.
+        "python_enable_replacements": False,
+    }
+
+
+def _columns(table: str, partition: Mapping[str, str]) -> str:
+    return ", ".join(
+        f'{_literal(partition[name])} AS "{name}"' if name in partition else f'"{name}"'
+        for name in TABLES[table].schema.names
+    )
+
+
+def _literal(value: str | Sequence[str]) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "[" + ", ".join(_literal(one) for one in value) + "]"
+
+
+def _named(sql: str) -> list[str]:
+    """The tables and views a statement needs, each after those it rests on.
+
+    Every name stands in the text as a word, so no query is short of a table; a column of the same
+    name costs a table that is opened for nothing.
+    """
+    words = set(re.findall(r"\w+", sql.lower()))
+    for name in reversed(tuple(VIEWS)):
+        if name in words:
+            words.update(VIEWS[name].needs)
+    return [name for name in (*TABLES, *VIEWS) if name in words]
+
+
+def _check_statement(sql: str) -> None:
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryError("A query is one statement", got=f"{len(statements)} statements")
+    kind = statements[0].type
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise QueryError(
+            "A query only reads",
+            got=kind.name,
+            remedy="use SELECT; a PIVOT needs its values listed: PIVOT … ON column IN (…)",
+        )
+
+
+def _query_error(error: Exception) -> QueryError:
+    kind, _, said = str(error).strip().partition(": ")
+    got = said.partition("\nLINE ")[0].strip() or kind
+    if isinstance(error, duckdb.PermissionException):
+        return QueryError(
+            "A query reads the tables and views of the lake and nothing else", got=got
+        )
+    missing = re.search("Table with name (.+?) does not exist", got)
+    if isinstance(error, duckdb.CatalogException) and missing:
+        known = (*TABLES, *VIEWS)
+        return QueryError(
+            f"The lake has no such table or view{hint(missing[1].lower(), known)}",
+            got=missing[1],
+            remedy=f"it has {', '.join(known)}",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return QueryError(
+            "The query needs more memory than it may use",
+            got=got.partition("\n")[0],
+            remedy="select fewer columns or rows",
+        )
+    return QueryError("The query failed", got=got)

@@ -1,0 +1,194 @@
+"""The lake as jobs and commands see it."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.lake.bundles import bundle_folder, parse_reference, put_bundle
+from cluster.lake.commit import TableVersions, read_versions, states_written
+from cluster.lake.committing import abandon, close, commit_run
+from cluster.lake.layout import LAKE_FILE, new_run_id, open_prefix
+from cluster.lake.leases import Lease, hold
+from cluster.lake.reader import LakeReader
+from cluster.lake.runs import LakeRun, write_plan
+from cluster.sources import list_source, read_source
+from cluster.storage import Storage, open_storage, peek_storage
+from schemas.errors import BundleError, LakeError
+from schemas.plan import Plan
+from schemas.protocols import Report, Run, SourceFile
+from schemas.reasons import RunState
+from schemas.tables import FORMAT_VERSION
+
+
+class LakeStore:
+    """A lake that is open for work. Implements `schemas.protocols.Store`."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._snapshot: LakeReader | None = None
+        self._leases: dict[tuple[str, ...], tuple[Lease, TableVersions]] = {}
+
+    @staticmethod
+    def open(root: str, *, create: bool = False) -> "LakeStore":
+        """Open a lake; ``create`` makes an empty one where there is none.
+
+        Raises:
+            LakeError: if there is no lake, or one of another format, or the store can't make
+                objects atomically.
+        """
+        storage = open_storage(root) if create else peek_storage(root)
+        if storage.head(LAKE_FILE) is None:
+            if not create:
+                raise LakeError(
+                    "There is no lake", where=root, remedy="run a job into it, or check --lake"
+                )
+            _create(storage)
+        _check_format(storage)
+        return LakeStore(storage)
+
+    @staticmethod
+    def peek(root: str) -> "LakeStore":
+        """Open a lake to look at; where there is none, one without any rows."""
+        storage = peek_storage(root)
+        if storage.head(LAKE_FILE) is not None:
+            _check_format(storage)
+        return LakeStore(storage)
+
+    @property
+    def root(self) -> str:
+        """Where the lake lies."""
+        return self.storage.root
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """Rows of published runs: as they stand now, or within `snapshot` as they stood then."""
+        return (self._snapshot or LakeReader(self.storage)).query(sql, parameters)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all queries of the block see the lake as it stands at its first one."""
+        self._snapshot = LakeReader(self.storage)
+        try:
+            yield
+        finally:
+            self._snapshot = None
+
+    @contextmanager
+    def lease(self, key: tuple[str, ...]) -> Iterator[None]:
+        """Hold ``key`` alone until the block ends.
+
+        Raises:
+            LeaseHeld: if another driver holds it.
+        """
+        with hold(self.storage, key) as lease:
+            # Read before anything is planned: what commits after this moment is found out.
+            self._leases[key] = lease, read_versions(self.storage, key)
+            try:
+                yield
+            finally:
+                del self._leases[key]
+
+    def unfinished(self, plan_key: tuple[str, ...], fingerprint: str) -> Run | None:
+        """The run an earlier driver left unfinished; one of another fingerprint is abandoned."""
+        found: LakeRun | None = None
+        marks = sorted(one.path for one in self.storage.list(open_prefix(plan_key)))
+        for path in marks:
+            run = LakeRun(self.storage, path.rpartition("/")[2], resumed=True)
+            if states_written(self.storage, run.id):
+                close(run)  # committed by a driver that died before it took the mark away
+            elif run.plan.fingerprint == fingerprint and found is None:
+                found = run
+            else:
+                abandon(run)
+        return found
+
+    def begin(self, plan: Plan, spec: Mapping[str, Any]) -> Run:
+        """Fix a plan as a new run."""
+        run_id = new_run_id(plan.kind)
+        _, versions = self._leases[plan.key]
+        header = {
+            "spec": dict(spec),
+            "key_versions": dict(versions.key),
+            "table_versions": dict(versions.tables),
+            "began_at": datetime.now(UTC).isoformat(),
+        }
+        write_plan(self.storage, run_id, plan, header)
+        return LakeRun(self.storage, run_id, resumed=False)
+
+    def commit(self, run: Run, seconds: Mapping[str, float]) -> Report:
+        """Make a finished run's rows visible."""
+        lake_run = LakeRun(self.storage, run.id, resumed=run.resumed)
+        lease, _ = self._leases[run.plan.key]
+        return commit_run(lake_run, lease, state=RunState.PUBLISHED, seconds=seconds)
+
+    def held_images(self, key: tuple[str, ...]) -> pa.Array:
+        """Ids of images whose rows wait in a held run of ``key``."""
+        runs = self.query(
+            "SELECT run_id FROM runs WHERE key = $key GROUP BY run_id "
+            "HAVING arg_max(state, recorded_at) = $held",
+            {"key": "/".join(key), "held": RunState.HELD.value},
+        )
+        held = (LakeRun(self.storage, one, resumed=True) for one in runs["run_id"].to_pylist())
+        ids = [run.plan.inputs["image_id"].combine_chunks() for run in held]
+        return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+
+    def list_source(self, uri: str) -> Iterable[SourceFile]:
+        """The files of an archive, sorted by path."""
+        return list_source(uri)
+
+    def read_source(self, uri: str) -> bytes:
+        """One file, such as a metadata CSV."""
+        return read_source(uri)
+
+    def bundle(self, reference: str) -> Mapping[str, Any]:
+        """The row of `models` and the ``uri`` of a bundle, by ``name`` or ``name@version``.
+
+        Raises:
+            BundleError: if there is none; names those that exist.
+        """
+        name, version = parse_reference(reference)
+        rows = self.query(
+            "SELECT * FROM models WHERE name = $name ORDER BY version DESC, created_at DESC",
+            {"name": name},
+        ).to_pylist()
+        matching = [row for row in rows if version in (None, row["version"])]
+        if not matching:
+            names = self.query("SELECT DISTINCT name FROM models ORDER BY name")["name"].to_pylist()
+            raise BundleError(
+                "No such bundle",
+                where=self.root,
+                got=reference,
+                remedy=f"bundles of this lake: {', '.join(names) or 'none; train one first'}",
+            )
+        row = matching[0]
+        return {**row, "uri": f"{self.root}/{bundle_folder(row['name'], row['version'])}"}
+
+    def put_bundle(self, run: Run, name: str, files: Mapping[str, bytes]) -> tuple[int, str]:
+        """Write a bundle whole under the next free version; returns version and uri."""
+        version = put_bundle(self.storage, name, files, run_id=run.id)
+        return version, f"{self.root}/{bundle_folder(name, version)}"
+
+
+def _create(storage: Storage) -> None:
+    if not storage.creates_atomically:
+        raise LakeError(
+            "This store can't create an object only if there is none, so runs could collide",
+            where=storage.root,
+            remedy="use a store with conditional writes (If-None-Match) or a local disk",
+        )
+    document = {"format": FORMAT_VERSION, "created_at": datetime.now(UTC).isoformat()}
+    storage.put_new(LAKE_FILE, json.dumps(document).encode())
+
+
+def _check_format(storage: Storage) -> None:
+    document = json.loads(storage.get(LAKE_FILE))
+    if document.get("format") != FORMAT_VERSION:
+        raise LakeError(
+            "The lake has another format",
+            where=storage.root,
+            got=f"version {document.get('format')}, this Rayward reads {FORMAT_VERSION}",
+            remedy="use the version of Rayward that made it, or export its tables",
+        )

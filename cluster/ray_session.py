@@ -1,0 +1,69 @@
+"""The Ray this process works on: an embedded one of its own, or a cluster that is there already."""
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import ray
+
+_PREFIX = "rayward-"
+_STORE_SHARE = 0.1
+"""Share of the memory for Ray's object store: shards are references, so little lies there."""
+_LARGEST_STORE = 2 * 2**30
+
+
+class RaySession:
+    """Starts Ray with the first work there is, and stops what it started."""
+
+    def __init__(self, address: str | None = None, *, cpus: int | None = None) -> None:
+        self._address = address or os.environ.get("RAY_ADDRESS")
+        self._cpus = cpus
+        self._directory: Path | None = None
+        self._started = False
+
+    def start(self) -> None:
+        """Start or join Ray, once."""
+        if self._started:
+            return
+        # What runs on a hospital's images reports to nobody.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self._address:
+            ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            self._start_embedded()
+        self._started = True
+
+    def _start_embedded(self) -> None:
+        _sweep()
+        # The path stays short: Ray puts sockets below it, and their names are limited.
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        memory = psutil.virtual_memory().available
+        ray.init(
+            num_cpus=self._cpus or len(os.sched_getaffinity(0)),
+            object_store_memory=min(int(memory * _STORE_SHARE), _LARGEST_STORE),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(self._directory),
+        )
+
+    def stop(self) -> None:
+        """Leave Ray; an embedded one ends."""
+        if self._started:
+            ray.shutdown()
+            self._started = False
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove directories of embedded Rays whose driver was killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = directory.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            with suppress(OSError):
+                shutil.rmtree(directory)

@@ -1,0 +1,112 @@
+"""One shard in the process that computes it: fetch, compute, write, put the receipt."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.fetch import Fetcher
+from cluster.lake.runs import FINISH, LakeRun, RunWriter
+from cluster.storage import open_storage
+from cluster.works import WORKS
+from schemas.errors import RejectedImage
+from schemas.plan import Blob, ShardFunction, ShardResult
+from schemas.reasons import RejectReason
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard as it travels to a worker."""
+
+    shard: str
+    rows: bytes
+    """Its slice of the plan's inputs as an Arrow stream: a slice alone would drag all along."""
+    condemned: Mapping[int, RejectReason]
+    """Rows that must not be decoded again, and why."""
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What the driver is told."""
+
+    shard: str
+    done: int
+    rejected: int
+    seconds: float
+
+
+class ShardProcess:
+    """Computes shards of one run, one after the other; holds what its kind loads once."""
+
+    def __init__(self, lake: str, run_id: str, kind: str, params: Mapping[str, Any]) -> None:
+        self._writer = RunWriter(open_storage(lake), run_id)
+        self._params = params
+        self._fetcher = Fetcher()
+        self._function: ShardFunction = WORKS[kind].load(params)
+
+    def run(self, task: ShardTask) -> ShardOutcome:
+        """Compute a shard and put its receipt."""
+        started = time.perf_counter()
+        rows = decode_rows(task.rows)
+        result = self._function(rows, _blobs(self._fetcher, rows, task.condemned))
+        write_files(result, self._params)
+        self._writer.record(task.shard, result)
+        return ShardOutcome(task.shard, result.done, result.rejected, time.perf_counter() - started)
+
+
+class ProbeProcess:
+    """Decodes single images to find the one that kills its process."""
+
+    def __init__(self, kind: str, params: Mapping[str, Any]) -> None:
+        work = WORKS[kind]
+        self._function = (work.probe or work.load)(params)
+        self._fetcher = Fetcher()
+
+    def try_one(self, row: bytes) -> None:
+        """Decode the one image of ``row``; the result is thrown away."""
+        rows = decode_rows(row)
+        self._function(rows, _blobs(self._fetcher, rows, {}))
+
+
+def finish_run(lake: str, run_id: str) -> None:
+    """Compute a run's finishing step over its staged tables and put its receipt."""
+    run = LakeRun(open_storage(lake), run_id, resumed=True)
+    work = WORKS[run.plan.kind]
+    if work.finish is None:
+        return
+    result = work.finish(run.plan.params)(run.staged_tables())
+    write_files(result, run.plan.params)
+    run.record(FINISH, result)
+
+
+def encode_rows(rows: pa.Table) -> bytes:
+    """Rows as an Arrow stream that holds nothing else."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+def decode_rows(data: bytes) -> pa.Table:
+    """The rows of an Arrow stream."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def write_files(result: ShardResult, params: Mapping[str, Any]) -> None:
+    """Write the files a shard made, for kinds that make files."""
+    if not result.files:
+        return
+    target = open_storage(params["target"])
+    for path, data in result.files.items():
+        target.put(path, data)
+
+
+def _blobs(
+    fetcher: Fetcher, rows: pa.Table, condemned: Mapping[int, RejectReason]
+) -> Sequence[Blob]:
+    blobs = fetcher.fetch(rows, without=frozenset(condemned))
+    for row, reason in condemned.items():
+        blobs[row] = RejectedImage(reason, "its decoder ended the process twice")
+    return blobs

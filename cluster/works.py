@@ -1,0 +1,113 @@
+"""The table from a kind to its computation.
+
+Imports are local here: a process loads only what its kind needs, so that a cleaning worker carries
+no torch and a CPU scorer neither torch nor timm.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from cluster.train_order import TrainOrder
+from schemas.plan import FinishFunction, ShardFunction
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a kind computes its shards. Functions are called in the process that computes."""
+
+    load: Callable[[Params], ShardFunction]
+    """Prepares the shard function once a process, models included."""
+    finish: Callable[[Params], FinishFunction] | None = None
+    """Prepares the finishing step, for kinds that have one."""
+    probe: Callable[[Params], ShardFunction] | None = None
+    """Prepares the part that can die on a bad image; all of `load` when not given."""
+
+
+def _phantoms(params: Params) -> ShardFunction:
+    from workers.phantoms.sharding import load
+
+    return load(params)
+
+
+def _phantoms_finish(params: Params) -> FinishFunction:
+    from workers.phantoms.sharding import load_finish
+
+    return load_finish(params)
+
+
+def _ingest(params: Params) -> ShardFunction:
+    from workers.ingest import load
+
+    return load(params)
+
+
+def _clean(params: Params) -> ShardFunction:
+    from workers.cleaning import load
+
+    return load(params)
+
+
+def _clean_finish(params: Params) -> FinishFunction:
+    from workers.cleaning import load_finish
+
+    return load_finish(params)
+
+
+def _split(params: Params) -> ShardFunction:
+    from workers.splitting import load
+
+    return load(params)
+
+
+def _score(params: Params) -> ShardFunction:
+    from cluster.storage import open_storage
+    from schemas.bundle import BACKEND_FILES, CONFIG_FILE, parse_config
+    from workers.scoring.choice import choose_backend
+
+    bundle = open_storage(params["bundle"])
+    config = parse_config(bundle.get(CONFIG_FILE), bundle.root)
+    backend = choose_backend(config, params["backend"], params["device"])
+    files = {name: bundle.get(name) for name in (CONFIG_FILE, *BACKEND_FILES[backend])}
+    if backend.startswith("openvino"):
+        from workers.scoring import openvino_scorer
+
+        return openvino_scorer.load(params, files)
+    from workers.scoring import torch_scorer
+
+    return torch_scorer.load(params, files)
+
+
+def _score_probe(params: Params) -> ShardFunction:
+    from workers.scoring.probe import load
+
+    return load(params)
+
+
+def train_bundle(order: TrainOrder) -> dict[str, bytes]:
+    """Lead a training; called in a process of its own, so that the driver loads no torch."""
+    from cluster.torch_trainer import train_bundle as lead
+
+    return lead(order)
+
+
+def _evaluate(params: Params) -> ShardFunction:
+    from workers.metrics.evaluating import load
+
+    return load(params)
+
+
+WORKS: Mapping[str, Work] = MappingProxyType(
+    {
+        "phantoms": Work(_phantoms, finish=_phantoms_finish),
+        "ingest": Work(_ingest),
+        "clean": Work(_clean, finish=_clean_finish),
+        "split": Work(_split),
+        "score": Work(_score, probe=_score_probe),
+        "evaluate": Work(_evaluate),
+    }
+)
+"""Kinds that compute in shards."""

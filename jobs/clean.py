@@ -1,0 +1,130 @@
+"""The kind `clean`: find what should not be used, and say why."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.batch import run_batch
+from schemas.plan import Counts, Plan, fingerprint, shard_bounds
+from schemas.protocols import Pool, Report, Store
+from schemas.specs.clean import CleanSpec
+from workers.pixels.decoder import DECODER_VERSION
+from workers.pixels.steps import DECODER
+
+_TO_CLEAN = """
+SELECT image_id, uri, frame, etag, bytes FROM current_images AS images
+WHERE dataset = $dataset
+    AND NOT EXISTS (
+        SELECT 1 FROM quality WHERE recipe = $recipe AND quality.image_id = images.image_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM rejects
+        WHERE NOT $retry AND stage = 'clean' AND subject IN ($recipe, $subject)
+            AND rejects.image_id = images.image_id
+            AND rejects.etag IS NOT DISTINCT FROM images.etag)
+ORDER BY uri, frame, image_id
+"""
+
+_KEPT = """
+SELECT image_id, phash FROM quality JOIN current_images AS images USING (image_id)
+WHERE images.dataset = $dataset AND recipe = $recipe AND kept
+ORDER BY uri, frame, image_id
+"""
+
+
+def plan(spec: CleanSpec, store: Store) -> Plan:
+    """Plan the images of the data set that these rules have not judged.
+
+    A reject stands until the image's bytes, the rules or the decoders change, or rejects are
+    retried; images whose verdict waits in a held run are left out. Images kept earlier, and still
+    there, go along for the finishing step: new ones are near-duplicates of them too.
+    """
+    wanted = {
+        "dataset": spec.dataset,
+        "recipe": recipe(spec),
+        "subject": subject(spec),
+        "retry": spec.retry_rejects,
+    }
+    images = store.query(_TO_CLEAN, wanted)
+    counted = store.query(
+        "SELECT count(*) AS n FROM current_images WHERE dataset = $dataset",
+        {"dataset": spec.dataset},
+    )
+    waiting = pc.is_in(images["image_id"], value_set=store.held_images(key(spec)))
+    inputs = images.filter(pc.invert(waiting))
+    total = int(counted["n"][0].as_py())
+    return Plan(
+        kind=spec.kind,
+        name=spec.name,
+        key=key(spec),
+        identity=identity(spec),
+        params={
+            "recipe": recipe(spec),
+            "subject": subject(spec),
+            "thresholds": _thresholds(spec),
+            "max_distance": _max_distance(spec),
+        },
+        inputs=inputs,
+        bounds=shard_bounds(
+            inputs["bytes"].to_pylist(),
+            images=spec.execution.shard_images,
+            max_bytes=spec.execution.shard_bytes,
+        ),
+        counts=Counts(up_to_date=total - images.num_rows, held=images.num_rows - inputs.num_rows),
+        facts={"recipe": recipe(spec)},
+        staged=_kept_before(spec, store) if inputs.num_rows else {},
+    )
+
+
+def run(spec: CleanSpec, pool: Pool, store: Store) -> Report:
+    """Clean what is new, going on where an earlier driver stopped."""
+    return run_batch(
+        spec, lambda: plan(spec, store), pool, store, key=key(spec), identity=identity(spec)
+    )
+
+
+def key(spec: CleanSpec) -> tuple[str, ...]:
+    """A run alone may write what these rules say of a data set."""
+    return (spec.kind, spec.dataset, recipe(spec))
+
+
+def recipe(spec: CleanSpec) -> str:
+    """The identity of the verdicts: the rules, what decodes, and the data set.
+
+    The data set counts because an image is a near-duplicate of another one of its data set.
+    """
+    rules = {"thresholds": _thresholds(spec), "max_distance": _max_distance(spec)}
+    return fingerprint({"clean": rules, "dataset": spec.dataset, "decoder": DECODER})
+
+
+def subject(spec: CleanSpec) -> str:
+    """What a reject is of: the verdicts, and the version of the decoders that failed.
+
+    A discarded run rejects for the recipe alone: another decoder changes nothing about that.
+    """
+    return f"{recipe(spec)}-{DECODER_VERSION}"
+
+
+def identity(spec: CleanSpec) -> Mapping[str, Any]:
+    """What the verdicts depend on beside the images."""
+    return {"dataset": spec.dataset, "recipe": recipe(spec), "subject": subject(spec)}
+
+
+def _thresholds(spec: CleanSpec) -> dict[str, Any]:
+    return {
+        "min_side": spec.min_side,
+        "min_contrast": spec.min_contrast,
+        "min_brightness": spec.min_brightness,
+        "min_sharpness": spec.min_sharpness,
+    }
+
+
+def _max_distance(spec: CleanSpec) -> int | None:
+    return None if spec.phash is None else spec.phash.max_distance
+
+
+def _kept_before(spec: CleanSpec, store: Store) -> Mapping[str, pa.Table]:
+    kept = store.query(_KEPT, {"dataset": spec.dataset, "recipe": recipe(spec)})
+    hashes = pa.array([int(text, 16) for text in kept["phash"].to_pylist()], pa.uint64())
+    return {"_kept_before": pa.table({"image_id": kept["image_id"], "phash": hashes})}

@@ -1,0 +1,156 @@
+"""The kind `evaluate`: compare predictions with labels, part by part."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.batch import run_batch
+from jobs.rows import GROUP, LATEST_SPLITS, digest_rows
+from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.protocols import Pool, Report, Store
+from schemas.specs.train import EvaluateSpec
+
+_SCORED = f"""
+WITH places AS ({LATEST_SPLITS}),
+scored AS (
+    SELECT * FROM predictions WHERE model_id = $model_id
+    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
+)
+SELECT places.image_id, places.part, images.label, {GROUP} AS "group", scored.scores,
+    scored.run_id AS scored_by
+FROM places
+JOIN current_images AS images ON images.image_id = places.image_id
+LEFT JOIN scored ON scored.image_id = places.image_id
+WHERE images.dataset = $dataset AND places.part IN (SELECT unnest($parts))
+ORDER BY places.image_id
+"""
+
+
+def plan(spec: EvaluateSpec, store: Store) -> Plan:
+    """Plan the figures of every part, or nothing where they were computed from these very rows.
+
+    Images without a label of the model's classes, or without a score, count in no figure; the
+    plan's facts say how many there are.
+
+    Raises:
+        BundleError: if the lake has no such bundle.
+    """
+    bundle = store.bundle(spec.model)
+    return _plan(spec, store, bundle, _rows(spec, store, bundle))
+
+
+def run(spec: EvaluateSpec, pool: Pool, store: Store) -> Report:
+    """Compute the figures, unless they are there already."""
+    bundle = store.bundle(spec.model)
+    found = _rows(spec, store, bundle)
+    return run_batch(
+        spec,
+        lambda: _plan(spec, store, bundle, found),
+        pool,
+        store,
+        key=key(spec, bundle),
+        identity=identity(spec, bundle, _usable(found, bundle)),
+    )
+
+
+def key(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
+    """A run alone may write the figures of a model on a split."""
+    return (spec.kind, spec.dataset, spec.split, str(bundle["model_id"]))
+
+
+def identity(spec: EvaluateSpec, bundle: Mapping[str, Any], rows: pa.Table) -> Mapping[str, Any]:
+    """What the figures depend on: the rows, the operating point and the resampling."""
+    return spec.identity() | {
+        "model_id": bundle["model_id"],
+        "operating_point": _operating_point(bundle),
+        "rows": digest_rows(rows, ("image_id", "part", "label", "group", "scored_by")),
+    }
+
+
+def _plan(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa.Table) -> Plan:
+    rows = _usable(found, bundle)
+    stated = identity(spec, bundle, rows)
+    inputs = rows.drop_columns(["scored_by"])
+    if _evaluated(store, key(spec, bundle), run_fingerprint(spec.kind, stated)):
+        counts, inputs = Counts(up_to_date=rows.num_rows), inputs.slice(0, 0)
+    else:
+        counts = Counts()
+    return Plan(
+        kind=spec.kind,
+        name=spec.name,
+        key=key(spec, bundle),
+        identity=stated,
+        params=_params(spec, bundle),
+        inputs=inputs,
+        # One shard: a resampled figure needs all images at once.
+        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
+        counts=counts,
+        facts=_facts(found, bundle),
+    )
+
+
+def _rows(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any]) -> pa.Table:
+    return store.query(
+        _SCORED,
+        {
+            "split": spec.split,
+            "dataset": spec.dataset,
+            "model_id": bundle["model_id"],
+            "parts": list(spec.parts),
+        },
+    )
+
+
+def _usable(found: pa.Table, bundle: Mapping[str, Any]) -> pa.Table:
+    """Rows with a score and a label of the model's classes."""
+    return found.filter(pc.and_(_labelled(found, bundle), pc.is_valid(found["scores"])))
+
+
+def _labelled(found: pa.Table, bundle: Mapping[str, Any]) -> pa.ChunkedArray:
+    return pc.is_in(found["label"], value_set=pa.array(bundle["classes"], pa.string()))
+
+
+def _facts(found: pa.Table, bundle: Mapping[str, Any]) -> dict[str, Any]:
+    labelled = _labelled(found, bundle)
+    unscored = pc.and_(labelled, pc.is_null(found["scores"]))
+    counts = {
+        "without a label": pc.invert(labelled),
+        "without a score": unscored,
+    }
+    whole = {name: int(pc.sum(mask).as_py() or 0) for name, mask in counts.items()}
+    return {"model": f"{bundle['name']}@{bundle['version']}"} | whole
+
+
+def _params(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "classes": list(bundle["classes"]),
+        "operating_point": _operating_point(bundle),
+        "parts": list(spec.parts),
+        "bootstrap": spec.bootstrap,
+        "seed": spec.seed,
+        "columns": {
+            "study": spec.name,
+            "trial": spec.split,
+            "dataset": spec.dataset,
+            "subgroup": "",
+            "model_id": bundle["model_id"],
+        },
+    }
+
+
+def _operating_point(bundle: Mapping[str, Any]) -> dict[str, Any] | None:
+    stated = bundle["operating_point"]
+    return json.loads(stated) if stated else None
+
+
+def _evaluated(store: Store, owned: tuple[str, ...], fingerprint: str) -> bool:
+    """Whether the newest evaluation of this model on this split saw just these rows."""
+    newest = store.query(
+        "SELECT fingerprint FROM runs WHERE kind = 'evaluate' AND key = $key "
+        "AND state = 'published' ORDER BY recorded_at DESC LIMIT 1",
+        {"key": "/".join(owned)},
+    )
+    return bool(newest["fingerprint"].to_pylist() == [fingerprint])

@@ -1,0 +1,214 @@
+"""Metadata from outside the files: named groups of a path pattern, and a CSV file."""
+
+import datetime
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from schemas.errors import SourceError
+from schemas.specs.ingest import METADATA_FIELDS, IngestSpec, MetadataFile
+
+_NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL"]
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
+_AGE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)")
+
+TYPES: Mapping[str, pa.DataType] = {
+    name: {"age": pa.float32(), "study_date": pa.date32()}.get(name, pa.string())
+    for name in METADATA_FIELDS
+}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known about each of some files, and what was odd on the way."""
+
+    columns: Mapping[str, pa.Array]
+    """A value or null for each file, by field; ``patient`` in the clear."""
+    identifiers: tuple[pa.Array, ...]
+    """Arrays of patient identifiers, one for each place that names some."""
+    findings: Mapping[str, int]
+    """Counts of what was odd, by label; only those above zero."""
+
+
+def read_metadata(spec: IngestSpec, paths: Sequence[str], content: bytes | None) -> Metadata:
+    """What the spec's pattern and CSV file say about the files at ``paths``.
+
+    ``content`` is the CSV file. Where both speak, the CSV file wins. Values that are none of
+    their field (an age of ``abc``) count as not given.
+
+    Raises:
+        SourceError: if the CSV file can't be parsed or lacks a column the spec names.
+    """
+    findings: dict[str, int] = {}
+    sources: list[Mapping[str, pa.Array]] = []
+    if spec.metadata is not None and content is not None:
+        table = _parse(spec.metadata, content)
+        sources.append(_join(spec.metadata, table, paths, findings))
+    if spec.fields is not None:
+        sources.append(_match(spec.fields.path, paths, findings))
+    texts: dict[str, pa.Array] = {}
+    for name in METADATA_FIELDS:
+        given = [source[name] for source in sources if name in source]
+        texts[name] = pc.coalesce(*given) if given else pa.nulls(len(paths), pa.string())
+    columns = {name: _typed(name, texts[name], findings) for name in METADATA_FIELDS}
+    identifiers = tuple(source["patient"] for source in sources if "patient" in source)
+    return Metadata(columns, identifiers, {key: n for key, n in findings.items() if n})
+
+
+def _match(pattern: str, paths: Sequence[str], findings: dict[str, int]) -> dict[str, pa.Array]:
+    """Groups of the pattern, matched from the beginning of each path."""
+    expression = re.compile(pattern)
+    groups = sorted(expression.groupindex)
+    columns: dict[str, list[str | None]] = {name: [] for name in groups}
+    missed = 0
+    for path in paths:
+        found = expression.match(path)
+        missed += found is None
+        for name in groups:
+            columns[name].append((found[name] or None) if found else None)
+    findings["paths that do not match the pattern"] = missed
+    return {name: pa.array(values, pa.string()) for name, values in columns.items()}
+
+
+def _parse(spec: MetadataFile, content: bytes) -> pa.Table:
+    """The CSV as a table of strings: ``key``, and one column a field; one row a key."""
+    head = content[:65536].split(b"\n", 1)[0]
+    delimiter = max(b",;\t", key=lambda one: head.count(bytes([one])))
+    options = csv.ConvertOptions(
+        strings_can_be_null=True,
+        null_values=_NULLS,
+        column_types=dict.fromkeys(_header(head, chr(delimiter)), pa.string()),
+    )
+    try:
+        table = csv.read_csv(
+            io.BytesIO(content),
+            parse_options=csv.ParseOptions(delimiter=chr(delimiter), newlines_in_values=True),
+            convert_options=options,
+        )
+    except pa.ArrowInvalid as error:
+        # Arrow's message quotes the row, which holds identifiers.
+        where = re.search(r"Expected \d+ columns, got \d+", str(error))
+        raise SourceError(
+            "The metadata file can't be parsed",
+            where=spec.file,
+            got=where[0].lower() if where else "no table",
+            remedy="it must be CSV in UTF-8 with a header and equally long rows",
+        ) from None
+    columns = _columns(spec, table.column_names)
+    return pa.table({name: table[column] for name, column in columns.items()})
+
+
+def _header(line: bytes, delimiter: str) -> list[str]:
+    return [
+        name.strip().strip('"') for name in line.decode("utf-8-sig", "replace").split(delimiter)
+    ]
+
+
+def _columns(spec: MetadataFile, names: Sequence[str]) -> dict[str, str]:
+    """Which CSV column gives the key and each field."""
+    wanted = {"key": spec.key} | dict(spec.columns)
+    unknown = [f"`{field}`" for field in spec.columns if field not in METADATA_FIELDS]
+    missing = [f"`{column}`" for column in wanted.values() if column not in names]
+    if unknown or missing:
+        raise SourceError(
+            "The metadata file does not fit" if missing else "No such field of metadata",
+            where=spec.file,
+            got=f"no column {', '.join(missing)}" if missing else ", ".join(unknown),
+            remedy=f"columns of the file: {', '.join(names)}; fields: {', '.join(METADATA_FIELDS)}",
+        )
+    same = {name: name for name in METADATA_FIELDS if name in names}
+    return {**same, **wanted}
+
+
+def _join(
+    spec: MetadataFile, table: pa.Table, paths: Sequence[str], findings: dict[str, int]
+) -> dict[str, pa.Array]:
+    """One value for each path and field.
+
+    Rows that repeat a key are one where they agree; where they contradict each other the field
+    is not given.
+    """
+    keys = pa.array([_normal(key, spec.match) for key in table["key"].to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("key"), "key", keys)
+    table = table.filter(pc.is_valid(table["key"]))
+    fields = [name for name in table.column_names if name != "key"]
+    ends = [(name, end) for name in fields for end in ("min", "max")]
+    merged = table.group_by("key").aggregate(ends)
+    wanted = pa.array([_normal(path, spec.match) for path in paths], pa.string())
+    at = pc.index_in(wanted, value_set=merged["key"].combine_chunks())
+    findings["repeated rows of the metadata file"] = table.num_rows - merged.num_rows
+    findings["rows of the metadata file without a file"] = (
+        merged.num_rows - pc.count_distinct(at, mode="only_valid").as_py()
+    )
+    findings["files without metadata"] = at.null_count
+    columns, conflicts = {}, 0
+    for name in fields:
+        low, high = (merged[f"{name}_{end}"].combine_chunks() for end in ("min", "max"))
+        agree = pc.fill_null(pc.equal(low, high), True)
+        conflicts += len(agree) - (pc.sum(agree).as_py() or 0)
+        columns[name] = pc.if_else(agree, low, pa.scalar(None, low.type)).take(at)
+    findings["contradictions in the metadata file"] = conflicts
+    return columns
+
+
+def _normal(path: str | None, match: str) -> str | None:
+    """A path, a name or a stem in the form in which they are compared."""
+    if path is None or not path.strip():
+        return None
+    posix = PurePosixPath(path.strip().replace("\\", "/"))
+    return {"path": str(posix), "name": posix.name, "stem": posix.stem}[match]
+
+
+def _typed(name: str, texts: pa.Array, findings: dict[str, int]) -> pa.Array:
+    """Convert the texts of a field; each distinct text once."""
+    convert = _CONVERTERS.get(name, _text)
+    coded = texts.dictionary_encode() if not isinstance(texts, pa.ChunkedArray) else None
+    if coded is None:
+        coded = texts.combine_chunks().dictionary_encode()
+    values = [convert(one) for one in coded.dictionary.to_pylist()]
+    typed = pa.array(values, TYPES[name]).take(coded.indices)
+    label = f"values that are no {name.replace('_', ' ')}"
+    findings[label] = findings.get(label, 0) + typed.null_count - texts.null_count
+    return typed
+
+
+def _text(text: str) -> str | None:
+    return text.strip() or None
+
+
+def _age(text: str) -> float | None:
+    """Years, as a number or as DICOM writes ages (`034Y`, `006M`)."""
+    found = _AGE.fullmatch(text.strip().upper())
+    return float(found[1]) * _YEARS[found[2]] if found else None
+
+
+def _sex(text: str) -> str | None:
+    return _SEXES.get(text.strip().lower())
+
+
+def _date(text: str) -> datetime.date | None:
+    digits = re.sub(r"[-./]", "", text.strip()[:10])
+    try:
+        return datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    except ValueError:
+        return None
+
+
+def _modality(text: str) -> str | None:
+    return text.strip().upper() or None
+
+
+_CONVERTERS: Mapping[str, Callable[[str], Any]] = {
+    "age": _age,
+    "sex": _sex,
+    "study_date": _date,
+    "modality": _modality,
+}

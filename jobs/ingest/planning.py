@@ -1,0 +1,153 @@
+"""The plan of `ingest`: the listing against the catalogue, by uri, etag and metadata."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.ingest.catalogue import read_catalogue, read_rejected
+from jobs.ingest.comparing import Changes, compare, list_archive
+from jobs.ingest.inputs import InputMaker
+from jobs.ingest.roots import source_root
+from schemas.errors import VanishedShareError
+from schemas.plan import Counts, Plan, fingerprint, run_fingerprint, shard_bounds
+from schemas.protocols import Store
+from schemas.specs.ingest import IngestSpec
+from workers.ingest_actions import TRANSIENT
+from workers.pixels.decoder import DECODER_VERSION
+from workers.pseudonyms import Pseudonymizer
+
+
+def dataset_of(spec: IngestSpec) -> str:
+    """The data set's name: its own, else the job's."""
+    return spec.dataset or spec.name or spec.kind
+
+
+def key(spec: IngestSpec) -> tuple[str, ...]:
+    """A data set is catalogued by one run at a time."""
+    return (spec.kind, dataset_of(spec))
+
+
+def identity(spec: IngestSpec, content: bytes | None, check: str) -> dict[str, Any]:
+    """All that decides what rows a run writes about a given archive.
+
+    ``content`` is the metadata file, ``check`` tells the pseudonym key.
+    """
+    return {
+        **spec.identity(),
+        "dataset": dataset_of(spec),
+        "metadata_content": None if content is None else fingerprint(content.hex()),
+        "decoder": DECODER_VERSION,
+        "key": check,
+    }
+
+
+def make_plan(
+    spec: IngestSpec, store: Store, pseudonymizer: Pseudonymizer, content: bytes | None
+) -> Plan:
+    """Compare the archive with the catalogue.
+
+    Raises:
+        SourceError: if the archive can't be listed or the metadata file does not fit.
+        VanishedShareError: if more than ``max_gone_share`` of the catalogued files is gone.
+    """
+    dataset, root, subject = dataset_of(spec), source_root(spec.source), _subject(spec)
+    listing = list_archive(spec, store)
+    ident = identity(spec, content, pseudonymizer.check)
+    check_facts = _is_new_definition(store, spec, ident)
+    catalogue = read_catalogue(store, dataset, root, pseudonymizer, with_facts=check_facts)
+    rejected = pa.array([], pa.binary())
+    if not spec.retry_rejects:
+        rejected = read_rejected(store, subject, sorted(TRANSIENT), pseudonymizer)
+    changes = compare(listing, catalogue, rejected)
+    _check_vanished(spec, root, len(changes.gone), len(catalogue.uris))
+    maker = InputMaker(spec, store, dataset, pseudonymizer, content, listing, catalogue, changes)
+    rows, oddities = maker.make(check_facts=check_facts)
+    corrected = rows.num_rows - len(changes.read) - len(changes.gone)
+    wanted = pc.if_else(rows["read"], rows["bytes"], 0).to_pylist()
+    return Plan(
+        kind=spec.kind,
+        name=spec.name or spec.kind,
+        key=key(spec),
+        identity=ident,
+        params=_params(spec, dataset, subject, pseudonymizer, _seen_at(store, dataset)),
+        inputs=rows,
+        bounds=shard_bounds(
+            wanted, images=spec.execution.shard_images, max_bytes=spec.execution.shard_bytes
+        ),
+        counts=Counts(up_to_date=len(changes.unchanged) - corrected + changes.standing),
+        facts=_findings(changes, corrected, oddities),
+        unit="files",
+    )
+
+
+def _check_vanished(spec: IngestSpec, root: str, gone: int, catalogued: int) -> None:
+    if gone > spec.max_gone_share * catalogued:
+        raise VanishedShareError(
+            "Most of the catalogued files are gone at once",
+            where=root,
+            got=f"{gone} of {catalogued} gone, at most {spec.max_gone_share:.0%} may be",
+            remedy="check that the archive is mounted whole; if the files are gone for good, run "
+            "once with `max_gone_share: 1`",
+        )
+
+
+def _is_new_definition(store: Store, spec: IngestSpec, ident: Mapping[str, Any]) -> bool:
+    """Whether the last published run of this data set read its metadata otherwise."""
+    last = store.query(
+        "SELECT fingerprint FROM runs WHERE key = $key AND state = 'published' "
+        "ORDER BY recorded_at DESC LIMIT 1",
+        {"key": "/".join(key(spec))},
+    )
+    known: list[str] = last["fingerprint"].to_pylist()
+    return known != [run_fingerprint(spec.kind, ident)]
+
+
+def _seen_at(store: Store, dataset: str) -> datetime.datetime:
+    """Now, but later than anything seen before: the latest row of a file is the one that holds."""
+    rows = store.query(
+        "SELECT max(seen_at) AS last FROM images WHERE dataset = $dataset", {"dataset": dataset}
+    )
+    last = rows["last"][0].as_py() if rows.num_rows else None
+    now = datetime.datetime.now(datetime.UTC)
+    return now if last is None else max(now, last + datetime.timedelta(microseconds=1))
+
+
+def _subject(spec: IngestSpec) -> str:
+    """What a reject of ingest is about: the decoders and the limits."""
+    return fingerprint(
+        {"decoder": DECODER_VERSION, "pixels": spec.max_pixels, "bytes": spec.max_bytes}
+    )
+
+
+def _params(
+    spec: IngestSpec,
+    dataset: str,
+    subject: str,
+    pseudonymizer: Pseudonymizer,
+    seen_at: datetime.datetime,
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "seen_at": seen_at.isoformat(),
+        "modality": spec.modality,
+        "subject": subject,
+        "key_check": pseudonymizer.check,
+        "max_pixels": spec.max_pixels,
+        "max_bytes": spec.max_bytes,
+    }
+
+
+def _findings(changes: Changes, corrected: int, metadata: Mapping[str, int]) -> dict[str, int]:
+    changed = len(changes.catalogued.take(changes.read).drop_null())
+    found = {
+        "new files": len(changes.read) - changed,
+        "changed files": changed,
+        "corrected metadata": corrected,
+        "gone files": len(changes.gone),
+        "standing rejects": changes.standing,
+        **metadata,
+    }
+    return {label: count for label, count in found.items() if count}

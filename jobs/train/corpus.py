@@ -1,0 +1,135 @@
+"""What a training sees: its rows, its classes, and whether the split leaks."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.rows import GROUP, LATEST_SPLITS
+from schemas.errors import LeakError, SplitError, UsageError
+from schemas.protocols import Store
+from schemas.specs.train import TrainSpec
+
+_ROWS = f"""
+WITH places AS ({LATEST_SPLITS})
+SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, places.part,
+    images.label, images.label_conflict IS NOT NULL AS contradicted, {GROUP} AS "group"
+FROM places JOIN current_images AS images ON images.image_id = places.image_id
+WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
+ORDER BY places.image_id
+"""
+
+_LEAKS = f"""
+WITH places AS ({LATEST_SPLITS}),
+members AS (
+    SELECT places.part, places.image_id, places.group_id, images.patient_ids
+    FROM places JOIN current_images AS images ON images.image_id = places.image_id
+    WHERE images.dataset = $dataset AND places.part IN ('train', 'val', 'test')
+)
+SELECT
+    (SELECT count(*) FROM (
+        SELECT patient FROM (SELECT unnest(patient_ids) AS patient, part FROM members)
+        GROUP BY patient HAVING count(DISTINCT part) > 1)) AS patients,
+    (SELECT count(*) FROM (
+        SELECT image_id FROM members GROUP BY image_id HAVING count(DISTINCT part) > 1)) AS images,
+    (SELECT count(*) FROM (
+        SELECT group_id FROM members WHERE group_id IS NOT NULL
+        GROUP BY group_id HAVING count(DISTINCT part) > 1)) AS duplicate_groups
+"""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The images a training takes, and what was found about them."""
+
+    rows: pa.Table
+    """Columns ``image_id, uri, frame, etag, bytes, part, label, group``; parts train and val."""
+    classes: tuple[str, ...]
+    contradicting: int
+    """Images left out because their labels contradict each other."""
+    unlabelled: int
+    """Images left out because they have no label, or one that is none of the classes."""
+    leaks: dict[str, int]
+    """Patients, images and groups of duplicates that stand in more than one part."""
+
+    def label_counts(self) -> dict[str, dict[str, int]]:
+        """Images by part and label."""
+        parts, labels = self.rows["part"].to_pylist(), self.rows["label"].to_pylist()
+        counts = Counter(zip(parts, labels, strict=True))
+        return {
+            part: {name: counts[part, name] for name in self.classes} for part in ("train", "val")
+        }
+
+
+def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
+    """Read the labelled images of parts train and val.
+
+    Raises:
+        LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
+            allows it.
+        SplitError: if the split has no images, or a class has none in train or val.
+        UsageError: if the spec's classes don't fit each other.
+    """
+    found = store.query(_ROWS, {"split": spec.split, "dataset": spec.dataset})
+    leaks = _leaks(spec, store)
+    classes = _classes(spec, found)
+    known = pc.is_in(found["label"], value_set=pa.array(classes, pa.string()))
+    rows = found.filter(known).drop_columns(["contradicted"])
+    contradicting = int(pc.sum(found["contradicted"]).as_py() or 0)
+    corpus = Corpus(
+        rows, classes, contradicting, found.num_rows - rows.num_rows - contradicting, leaks
+    )
+    _check_parts(spec, corpus)
+    return corpus
+
+
+def _leaks(spec: TrainSpec, store: Store) -> dict[str, int]:
+    leaks: dict[str, int]
+    (leaks,) = store.query(_LEAKS, {"split": spec.split, "dataset": spec.dataset}).to_pylist()
+    if any(leaks.values()) and not spec.allow_leaks:
+        counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in leaks.items())
+        raise LeakError(
+            "The split has the same patients or images in more than one part",
+            where=spec.split,
+            got=counted,
+            remedy="split anew with `kind: split`, or set `allow_leaks: true` to train anyway",
+        )
+    return leaks
+
+
+def _classes(spec: TrainSpec, found: pa.Table) -> tuple[str, ...]:
+    if len(set(spec.classes)) != len(spec.classes):
+        raise UsageError("A class is named twice", where="train.classes", got=str(spec.classes))
+    if spec.positive and spec.classes and spec.positive not in spec.classes:
+        raise UsageError(
+            "The positive class is none of the classes",
+            where="train.positive",
+            got=spec.positive,
+            remedy=f"classes: {', '.join(spec.classes)}",
+        )
+    if spec.classes:
+        return spec.classes
+    train = found.filter(pc.equal(found["part"], "train"))
+    return tuple(sorted(pc.unique(train["label"].drop_null()).to_pylist()))
+
+
+def _check_parts(spec: TrainSpec, corpus: Corpus) -> None:
+    classes = corpus.classes
+    if len(classes) < 2:
+        raise SplitError(
+            "Training needs at least two classes in the training part",
+            where=f"data set {spec.dataset}, split {spec.split}",
+            got=", ".join(classes) or "no labelled image",
+            remedy="check the names of the data set and the split, and the labels with "
+            '`rayward query "SELECT label, count(*) FROM current_images GROUP BY 1"`',
+        )
+    counts = corpus.label_counts()
+    missing = [f"{name} in {part}" for part in counts for name in classes if not counts[part][name]]
+    if missing:
+        raise SplitError(
+            "Every class needs images in train and in val",
+            where=f"data set {spec.dataset}, split {spec.split}",
+            got=f"no {', no '.join(missing)}",
+            remedy="split with larger shares, or name the classes to train on",
+        )

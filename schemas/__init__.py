@@ -1,0 +1,1 @@
+"""Contracts of Rayward, light to import: errors, tables, plans, job specs, protocols."""

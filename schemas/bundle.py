@@ -1,0 +1,225 @@
+"""A model bundle: what its files are called, what its `config.json` says, and its identity.
+
+A bundle is a folder of `model.safetensors`, `config.json`, `README.md` and, where a backend needs
+them, files made from the same weights. `config.json` begins with the keys timm reads, so that
+``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens a classifier's bundle.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import BundleError
+from schemas.plan import fingerprint
+
+BUNDLE_FORMAT = 1
+"""Version of `config.json`; a bundle of another version is refused."""
+
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+WEIGHTS_FILE = "model.safetensors"
+OUTCOME_FILE = "_outcome.json"
+"""Comes with a trained bundle's files but is no part of it: rejects and figures by epoch."""
+OPENVINO_FILES = ("openvino.xml", "openvino.bin")
+
+TORCH_FP32 = "torch-fp32"
+OPENVINO_FP32 = "openvino-fp32"
+OPENVINO_BF16 = "openvino-bf16"
+TORCH_CUDA_FP32 = "torch-cuda-fp32"
+
+BACKEND_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        TORCH_FP32: (WEIGHTS_FILE,),
+        TORCH_CUDA_FP32: (WEIGHTS_FILE,),
+        OPENVINO_FP32: OPENVINO_FILES,
+        OPENVINO_BF16: OPENVINO_FILES,
+    }
+)
+"""The files a backend reads beside `config.json`; a scorer fetches no others."""
+
+LARGEST_DIFFERENCE = 0.01
+"""How far a chosen backend's scores may lie from eager fp32 (a probability)."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(_Part):
+    """How source pixels become the network's input: (recipe(pixels) / 255 - mean) / std."""
+
+    recipe: dict[str, Any]
+    """The pixel recipe as JSON values."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels scaled to 0-1."""
+    std: tuple[float, ...]
+    """Per channel, of pixels scaled to 0-1."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: 1 or 3."""
+        return len(self.mean)
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square input."""
+        return int(self.recipe["size"])
+
+
+class Calibration(_Part):
+    """How raw outputs become probabilities: softmax(outputs / temperature)."""
+
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class OperatingPoint(_Part):
+    """The label is ``positive`` where its probability reaches ``threshold`` (two classes)."""
+
+    positive: str
+    threshold: float
+    rule: str
+    """How the threshold was chosen on the validation part: youden or f1."""
+
+
+class BackendFigures(_Part):
+    """One backend as measured when the bundle was made."""
+
+    images_per_s: float
+    """Forward passes alone, one thread, on the machine that made the bundle."""
+    largest_difference: float
+    """Of any probability of the validation sample from eager fp32."""
+    labels_equal: bool
+    """Whether every label of the validation sample equals that of eager fp32."""
+
+
+class BundleConfig(_Part):
+    """The content of `config.json`."""
+
+    architecture: str
+    """timm's name of the architecture, or the family's own."""
+    num_classes: int
+    label_names: tuple[str, ...] = ()
+    """The classes again, under the name timm reads."""
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments timm needs to rebuild the network, such as ``in_chans``."""
+    pretrained_cfg: dict[str, Any] = Field(default_factory=dict)
+    """timm's description of the weights: input size, mean, std."""
+
+    format: int = BUNDLE_FORMAT
+    model_id: str
+    name: str
+    family: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    calibration: Calibration = Calibration()
+    operating_point: OperatingPoint | None = None
+    backend: str = TORCH_FP32
+    """The backend scoring uses on a CPU: the fastest within the tolerance."""
+    backends: dict[str, BackendFigures] = Field(default_factory=dict)
+    batch: int = 16
+    """Images per forward pass on a CPU; tails are padded to it."""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    """What it was trained on: data set, split, images and classes by part, leaks allowed."""
+    fingerprint: str = ""
+    """Hash of everything that determined the training."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Digest of every other machine-read file of the bundle."""
+
+    def to_json(self) -> bytes:
+        """`config.json` as UTF-8, indented for people."""
+        return (json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode()
+
+
+def parse_config(data: bytes, where: str = "") -> BundleConfig:
+    """Read `config.json`.
+
+    Raises:
+        BundleError: when it is no bundle's configuration or of another format.
+    """
+    try:
+        found = json.loads(data)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError("config.json is no JSON", where=where, got=type(error).__name__) from None
+    version = found.get("format") if isinstance(found, dict) else None
+    if version != BUNDLE_FORMAT:
+        raise BundleError(
+            "the bundle has another format",
+            where=where,
+            got=repr(version),
+            remedy=f"this version of Rayward reads format {BUNDLE_FORMAT}",
+        )
+    try:
+        return BundleConfig.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"config.json is not valid: {field}: {first['msg']}", where=where
+        ) from None
+
+
+def digest(data: bytes) -> str:
+    """Hash a file of a bundle: 32 hex digits of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def check_files(config: BundleConfig, files: Mapping[str, bytes], needed: tuple[str, ...]) -> None:
+    """Check that the files a backend reads are there and undamaged.
+
+    Raises:
+        BundleError: naming the file that is missing or differs from what `config.json` states.
+    """
+    for name in needed:
+        if name not in files:
+            raise BundleError("a file of the bundle is missing", where=f"{config.name}: {name}")
+        if config.files.get(name) != digest(files[name]):
+            raise BundleError(
+                "a file of the bundle is damaged",
+                where=f"{config.name}: {name}",
+                remedy="copy the bundle again, or train anew",
+            )
+
+
+def weights_digest(safetensors: bytes) -> str:
+    """Hash the tensors of a safetensors file by name, type, shape and bytes.
+
+    The order of tensors in the file and its metadata do not count. The format is an 8-byte
+    little-endian length, a JSON header of that length, then the tensors' bytes.
+    """
+    length = int.from_bytes(safetensors[:8], "little")
+    header = json.loads(safetensors[8 : 8 + length])
+    header.pop("__metadata__", None)
+    body = memoryview(safetensors)[8 + length :]
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(header):
+        start, end = header[name]["data_offsets"]
+        state.update(json.dumps([name, header[name]["dtype"], header[name]["shape"]]).encode())
+        state.update(body[start:end])
+    return state.hexdigest()
+
+
+def make_model_id(
+    weights: bytes,
+    architecture: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    calibration: Calibration,
+) -> str:
+    """The identity of a model's scores: sixteen hex digits.
+
+    The operating point is no part of it, so moving a threshold re-scores nothing.
+    """
+    return fingerprint(
+        {
+            "weights": weights_digest(weights),
+            "architecture": architecture,
+            "classes": list(classes),
+            "preprocessing": preprocessing.model_dump(mode="json"),
+            "calibration": calibration.model_dump(mode="json"),
+        }
+    )

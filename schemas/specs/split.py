@@ -1,0 +1,43 @@
+"""The spec of `split`: put images into train, val and test so that nothing leaks."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.specs.base import JobSpec, Name, Share, Spec
+
+
+class Parts(Spec):
+    """The share of each part; the shares add up to 1."""
+
+    train: Share = 0.7
+    val: Share = 0.1
+    test: Share = 0.2
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError("the shares of train, val and test must add up to 1")
+        return self
+
+
+class SplitSpec(JobSpec):
+    """Split a data set by patient and duplicate group, and audit the result."""
+
+    kind: Literal["split"] = "split"
+    dataset: Name
+    """The data set to split."""
+    split_name: Name = Field(default_factory=lambda given: f"{given['dataset']}-{given['name']}")
+    """Name of the split; `<dataset>-<job name>` when not given."""
+    mode: Literal["make", "given"] = "make"
+    """Make a split, or take over the data set's own and drop from train what leaks into test."""
+    parts: Parts = Parts()
+    """Share of each part, for a split that is made."""
+    folds: int = Field(default=0, ge=0, le=50)
+    """Number of folds over the images outside test; 0 for none."""
+    split_distance: int = Field(default=2, ge=0, le=8)
+    """Images within this Hamming distance of each other stay together."""
+    max_group_share: Share = 0.01
+    """Share of the images that one group may hold before the job stops."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the assignment."""

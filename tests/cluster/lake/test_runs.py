@@ -1,0 +1,367 @@
+"""Crashes, races and late arrivals: every run's rows appear exactly once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.lake import commit, committing
+from cluster.lake.commit import commit_files, open_table
+from cluster.lake.decisions import discard, list_runs, publish
+from cluster.lake.leases import hold
+from cluster.lake.runs import LakeRun
+from cluster.lake.store import LakeStore
+from cluster.storage import Storage, open_storage
+from schemas.errors import CommitConflict, CountsMismatch, RunError, UsageError
+from schemas.plan import ShardResult
+from schemas.reasons import RunState
+from tests.cluster.lake.toy import (
+    KEY,
+    SPEC,
+    InlinePool,
+    compute,
+    contents,
+    ids,
+    is_bad,
+    plan_toy,
+    run_toy,
+)
+
+IMAGES = ids(10)
+
+
+class Crash(BaseException):
+    """The driver ends here, as if by SIGKILL: nothing catches it."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "lake")
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
+    run_toy(str(tmp_path / "undisturbed"), IMAGES)
+    return contents(str(tmp_path / "undisturbed"))
+
+
+def test_a_run_publishes_every_input_once(root: str) -> None:
+    report = run_toy(root, IMAGES)
+    assert report.status == "published"
+    assert report.counts.to_dict() == {
+        "input": 10, "done": 8, "up_to_date": 0, "rejected": 2, "held": 0, "deferred": 0, "gone": 0,
+    }  # fmt: skip
+    assert report.facts == {"good": 8}
+    seen = contents(root)
+    assert [row["image_id"] for row in seen["predictions"]] == [
+        one for one in IMAGES if not is_bad(one)
+    ]
+    assert [row["image_id"] for row in seen["rejects"]] == [one for one in IMAGES if is_bad(one)]
+    assert seen["metrics"][0]["value"] == 10
+
+
+def test_a_second_run_has_nothing_to_do(root: str) -> None:
+    run_toy(root, IMAGES)
+    versions = {table: open_table(open_storage(root), table) for table in ("runs", "predictions")}
+    report = run_toy(root, IMAGES)
+    assert (report.status, report.run_id, report.counts.up_to_date) == ("up_to_date", None, 10)
+    for table, before in versions.items():
+        after = open_table(open_storage(root), table)
+        assert before and after and after.version() == before.version()
+
+
+def test_new_images_alone_are_computed(root: str) -> None:
+    run_toy(root, IMAGES)
+    report = run_toy(root, ids(13))
+    assert (report.counts.done, report.counts.up_to_date) == (3, 10)
+    assert len(contents(root)["predictions"]) == 11
+
+
+def _steps() -> Iterator[tuple[int, str]]:
+    for step in range(1, 80):
+        yield step, "before"
+        yield step, "after"
+
+
+def _crash_at(patch: pytest.MonkeyPatch, step: int, moment: str) -> None:
+    """End the driver before or after the ``step``-th write to the store or to a Delta log."""
+    taken = 0
+
+    def crashing(function):  # type: ignore[no-untyped-def]
+        def wrapped(*args, **kwargs):  # type: ignore[no-untyped-def]
+            nonlocal taken
+            taken += 1
+            here = taken == step
+            if here and moment == "before":
+                raise Crash
+            result = function(*args, **kwargs)
+            if here:
+                raise Crash
+            return result
+
+        return wrapped
+
+    for name in ("put", "put_new", "delete"):
+        patch.setattr(Storage, name, crashing(getattr(Storage, name)))
+    patch.setattr(commit, "_append", crashing(commit._append))
+
+
+def test_a_crash_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, undisturbed: dict[str, list[dict[str, object]]]
+) -> None:
+    crashes = 0
+    for step, moment in _steps():
+        root = str(tmp_path / f"{step}-{moment}")
+        LakeStore.open(root, create=True)
+        with pytest.MonkeyPatch.context() as patch:
+            # A dead driver's lease: the test's own process lives on, so its lease must lapse.
+            patch.setattr("cluster.lake.leases.LAPSE_S", -1.0)
+            _crash_at(patch, step, moment)
+            try:
+                run_toy(root, IMAGES)
+                crashed = False
+            except Crash:
+                crashed = True
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cluster.lake.leases.LAPSE_S", -1.0)
+            again = run_toy(root, IMAGES)
+            third = run_toy(root, IMAGES)
+        assert contents(root) == undisturbed, f"crash {moment} step {step}"
+        assert third.status == "up_to_date"
+        assert again.counts.input == 10
+        assert list(open_storage(root).list("_open")) == []
+        if not crashed:
+            break
+        crashes += 1
+    else:
+        pytest.fail("the run has more steps than the test tries")
+    # Lease, plan, mark, 4 shards of 3 tables and a receipt, the finish, 4 commits, the end.
+    assert crashes > 40
+
+
+def test_a_resumed_run_is_the_same_run(root: str) -> None:
+    def crash_on_third(run: LakeRun, shard: str) -> None:
+        if shard == "00002":
+            raise Crash
+
+    with pytest.raises(Crash):
+        run_toy(root, IMAGES, InlinePool(crash_on_third))
+    (unfinished,) = list_runs(open_storage(root))
+    assert (unfinished.state, unfinished.shards_done, unfinished.shards) == ("unfinished", 2, 4)
+
+    computed: list[str] = []
+    report = run_toy(root, ids(20), InlinePool(lambda run, shard: computed.append(shard)))
+    # The plan is that of the first driver: images that came since belong to the next run.
+    assert report.run_id == unfinished.run_id
+    assert computed == ["00002", "00003"]
+    assert report.counts.input == 10
+
+
+def test_a_run_of_another_spec_is_abandoned(root: str) -> None:
+    def crash(run: LakeRun, shard: str) -> None:
+        raise Crash
+
+    with pytest.raises(Crash):
+        run_toy(root, IMAGES, InlinePool(crash))
+    run_toy(root, IMAGES, spec=SPEC.model_copy(update={"images": "all"}))
+    states = {one.state for one in list_runs(open_storage(root))}
+    assert states == {"abandoned", "published"}
+    assert len(contents(root)["predictions"]) == 8
+
+
+def test_readers_see_nothing_of_a_run_before_it_is_published(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    append = commit._append
+
+    def look(run: LakeRun, shard: str) -> None:
+        seen.append(sum(map(len, contents(root).values())))
+
+    def append_and_look(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        seen.append(sum(map(len, contents(root).values())))
+        append(handle, table, files, transactions)
+
+    monkeypatch.setattr(commit, "_append", append_and_look)
+    run_toy(root, IMAGES, InlinePool(look))
+    assert seen == [0] * 8  # four shards, then predictions, rejects, metrics and runs
+    assert sum(map(len, contents(root).values())) == 11
+
+
+def test_a_late_parent_cannot_double_its_halves(
+    root: str, undisturbed: dict[str, list[dict[str, object]]]
+) -> None:
+    halved: list[str] = []
+
+    def halve_first(run: LakeRun, shard: str) -> None:
+        if not halved:
+            halved.append(shard)
+            assert run.halve(shard)
+
+    def late_parent(run: LakeRun, shard: str) -> None:
+        halve_first(run, shard)
+        if shard == "00001":
+            assert not run.record("00000", compute(run.rows("00000")))
+
+    report = run_toy(root, IMAGES, InlinePool(late_parent))
+    assert report.counts.input == 10
+    assert contents(root) == undisturbed
+
+
+def test_a_shard_that_is_done_is_not_halved(root: str) -> None:
+    def done_then_halve(run: LakeRun, shard: str) -> None:
+        if shard == "00001":
+            assert not run.halve("00000")
+
+    assert run_toy(root, IMAGES, InlinePool(done_then_halve)).counts.input == 10
+
+
+def test_the_second_attempt_of_a_shard_leaves_no_files(root: str) -> None:
+    def twice(run: LakeRun, shard: str) -> None:
+        assert run.record(shard, compute(run.rows(shard)))
+        before = {one.path for one in run.storage.list("tables")}
+        assert not run.record(shard, compute(run.rows(shard)))
+        assert {one.path for one in run.storage.list("tables")} == before
+
+    assert run_toy(root, IMAGES, InlinePool(twice)).counts.input == 10
+
+
+def test_counts_that_do_not_add_up_fail_the_run(root: str) -> None:
+    def forget_one(run: LakeRun, shard: str) -> None:
+        whole = compute(run.rows(shard))
+        run.record(shard, ShardResult(whole.tables, done=whole.done - 1, rejected=whole.rejected))
+
+    with pytest.raises(CountsMismatch, match="6 outcomes of 10 inputs"):
+        run_toy(root, IMAGES, InlinePool(forget_one))
+    assert sum(map(len, contents(root).values())) == 0
+
+
+def test_a_missing_file_stops_the_commit(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = committing.check_files
+
+    def lose_one(storage, files):  # type: ignore[no-untyped-def]
+        storage.delete(files[0].path)
+        check(storage, files)
+
+    monkeypatch.setattr(committing, "check_files", lose_one)
+    with pytest.raises(RunError, match="missing or cut short"):
+        run_toy(root, IMAGES)
+    assert sum(map(len, contents(root).values())) == 0
+
+
+def test_two_drivers_on_one_run_commit_it_once(root: str) -> None:
+    """A driver that lost its lease unnoticed commits beside its successor."""
+    store = LakeStore.open(root, create=True)
+    with store.lease(KEY):
+        run = store.begin(plan_toy(store, IMAGES), {})
+        InlinePool().run_shards(run, SPEC.execution)
+        InlinePool().finish(run)
+        first = store.commit(run, {})
+        second = store.commit(run, {})
+    assert first.counts == second.counts
+    assert len(contents(root)["predictions"]) == 8
+    assert len(store.query("SELECT * FROM runs")) == 1
+
+
+def test_a_plan_made_before_another_commit_is_refused(root: str) -> None:
+    store, other = LakeStore.open(root, create=True), LakeStore.open(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.lake.leases.LAPSE_S", -1.0)
+        with store.lease(KEY):
+            stale = store.begin(plan_toy(store, IMAGES), {})
+            InlinePool().run_shards(stale, SPEC.execution)
+            with other.lease(KEY):  # takes over, and does not find the run to go on with
+                fresh = other.begin(plan_toy(other, IMAGES), {})
+                InlinePool().run_shards(fresh, SPEC.execution)
+                other.commit(fresh, {})
+            patch.setattr("cluster.lake.leases.Lease.check", lambda lease: None)
+            with pytest.raises(CommitConflict, match="run the job again|Run the job again"):
+                store.commit(stale, {})
+    assert len(contents(root)["predictions"]) == 8
+
+
+def test_a_commit_is_refused_when_another_lands_on_the_same_handle(root: str) -> None:
+    """Both read the key's version before either commits; Delta itself refuses the second."""
+    store = LakeStore.open(root, create=True)
+    with store.lease(KEY):
+        run = store.begin(plan_toy(store, IMAGES), {})
+        InlinePool().run_shards(run, SPEC.execution)
+    files = [file for one in LakeRun(store.storage, run.id, resumed=True).done()
+             for file in one.files["predictions"]]  # fmt: skip
+    append, storage = commit._append, store.storage
+
+    def overtake(handle, table, added, transactions):  # type: ignore[no-untyped-def]
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(commit, "_append", append)
+            commit_files(storage, table, files, run_id="other", key=KEY, planned={})
+        append(handle, table, added, transactions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        commit.ensure_table(storage, "predictions")
+        patch.setattr(commit, "_append", overtake)
+        with pytest.raises(CommitConflict):
+            commit_files(storage, "predictions", files, run_id=run.id, key=KEY, planned={})
+    handle = open_table(storage, "predictions")
+    assert handle and handle.transaction_version("run/other") == 1
+    assert handle.transaction_version(f"run/{run.id}") is None
+
+
+def test_a_commit_whose_answer_is_lost_counts_as_done(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deltalake.exceptions import CommitFailedError
+
+    append, lost = commit._append, []
+
+    def lose_the_answer(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        append(handle, table, files, transactions)
+        lost.append(table)
+        raise CommitFailedError("connection reset")
+
+    monkeypatch.setattr(commit, "_append", lose_the_answer)
+    assert run_toy(root, IMAGES).status == "published"
+    assert lost == ["rejects", "predictions", "metrics", "runs"]
+    assert len(contents(root)["predictions"]) == 8
+
+
+def _hold_back(root: str) -> str:
+    store = LakeStore.open(root, create=True)
+    with hold(store.storage, KEY) as lease:
+        with store.lease(("score", "toy", "plan")):
+            pass
+        run_id = _planned(store, lease)
+    return run_id
+
+
+def _planned(store: LakeStore, lease: object) -> str:
+    from cluster.lake.commit import read_versions
+
+    store._leases[KEY] = lease, read_versions(store.storage, KEY)  # type: ignore[assignment]
+    run = store.begin(plan_toy(store, IMAGES), {})
+    InlinePool().run_shards(run, SPEC.execution)
+    committing.commit_run(run, lease, state=RunState.HELD, seconds={})  # type: ignore[arg-type]
+    return run.id
+
+
+def test_a_held_run_stays_out_of_sight_until_it_is_published(root: str) -> None:
+    run_id = _hold_back(root)
+    store = LakeStore.open(root)
+    assert contents(root)["predictions"] == []
+    assert sorted(store.held_images(KEY).to_pylist()) == IMAGES
+    publish(store.storage, run_id)
+    assert len(contents(root)["predictions"]) == 8
+    assert store.held_images(KEY).to_pylist() == []
+    with pytest.raises(UsageError, match="not held"):
+        publish(store.storage, run_id)
+
+
+def test_a_discarded_run_leaves_rejects(root: str) -> None:
+    run_id = _hold_back(root)
+    store = LakeStore.open(root)
+    discard(store.storage, run_id)
+    seen = contents(root)
+    assert seen["predictions"] == []
+    assert [row["image_id"] for row in seen["rejects"]] == IMAGES
+    assert {row["reason"] for row in seen["rejects"]} == {"gate_discarded"}
+    with pytest.raises(UsageError, match="discarded"):
+        discard(store.storage, run_id)

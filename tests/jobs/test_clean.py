@@ -1,0 +1,227 @@
+"""Cleaning from plan to published rows, in this process."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from cluster.lake.runs import FINISH, LakeRun
+from cluster.lake.store import LakeStore
+from jobs import clean
+from schemas.errors import RejectedImage
+from schemas.plan import Blob
+from schemas.protocols import Run
+from schemas.reasons import RejectReason
+from schemas.specs.base import Execution
+from schemas.specs.clean import CleanSpec
+from tests.jobs.seeding import DATASET, image, image_id, seed
+from workers import cleaning
+
+
+def spec(**changes: Any) -> CleanSpec:
+    return CleanSpec.model_validate({"dataset": DATASET} | changes)
+
+
+def texture(number: int, size: tuple[int, int] = (96, 80)) -> np.ndarray:
+    coarse = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+
+
+def png(view: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(view).save(file, "png")
+    return file.getvalue()
+
+
+def brighter(view: np.ndarray) -> np.ndarray:
+    """The same picture with one bright pixel: another file, nearly the same hash."""
+    changed = view.copy()
+    changed[3, 4] = 255 - changed[3, 4]
+    return changed
+
+
+class CleaningPool:
+    """Computes a run's shards and finishing step from bytes held in memory."""
+
+    def __init__(self, files: Mapping[str, Blob]) -> None:
+        self.files = files
+
+    def run_shards(self, run: Run, execution: Execution) -> None:
+        assert isinstance(run, LakeRun)
+        work = cleaning.load(run.plan.params)
+        for shard in run.pending():
+            rows = run.rows(shard)
+            run.record(shard, work(rows, [self.files[uri] for uri in rows["uri"].to_pylist()]))
+
+    def finish(self, run: Run) -> None:
+        assert isinstance(run, LakeRun)
+        run.record(FINISH, cleaning.load_finish(run.plan.params)(run.staged_tables()))
+
+    def train(self, run: Run, config: Mapping[str, Any], workers: int) -> Mapping[str, bytes]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LakeStore:
+    return LakeStore.open(str(tmp_path / "lake"), create=True)
+
+
+def catalogue(store: LakeStore, numbers: range, **changes: Any) -> None:
+    seed(store, {"images": [image(number, "well", **changes) for number in numbers]})
+
+
+def uri(number: int) -> str:
+    return image(number, None)["uri"]
+
+
+def quality(store: LakeStore, recipe: str) -> dict[str, dict[str, Any]]:
+    rows = store.query("SELECT * FROM quality WHERE recipe = $recipe", {"recipe": recipe})
+    found = {row["image_id"]: row for row in rows.to_pylist()}
+    assert len(found) == rows.num_rows, "one row an image"
+    return found
+
+
+def corpus() -> dict[str, Blob]:
+    """Nine files: fine, a near-duplicate, small, blank, dark, broken, changed, and two fine."""
+    views = {number: texture(number) for number in (0, 7, 8)}
+    views[1] = brighter(views[0])
+    views[2] = texture(2, (96, 40))
+    views[3] = np.full((80, 96), 77, np.uint8)
+    views[4] = (texture(4) // 50).astype(np.uint8)
+    files: dict[str, Blob] = {uri(number): png(view) for number, view in views.items()}
+    files[uri(5)] = png(texture(5))[:300]
+    files[uri(6)] = RejectedImage(RejectReason.CHANGED_DURING_RUN, "other size")
+    return files
+
+
+def test_every_image_gets_its_verdict(store: LakeStore) -> None:
+    catalogue(store, range(9))
+    job = spec(min_side=60, min_contrast=0.5, execution={"shard_images": 4})
+    report = clean.run(job, CleaningPool(corpus()), store)
+
+    assert (report.status, report.counts.input) == ("published", 9)
+    assert (report.counts.done, report.counts.rejected) == (7, 2)
+    assert report.facts["kept"] == 3
+    found = quality(store, clean.recipe(job))
+    reasons = {int(key, 16): row["reason"] for key, row in found.items()}
+    assert reasons == {
+        0: None,
+        7: None,
+        8: None,
+        1: "near_duplicate",
+        2: "too_small",
+        3: "blank",
+        4: "dark",
+    }
+    assert found[image_id(1)]["duplicate_of"] == image_id(0)
+    assert {key for key, row in found.items() if row["kept"]} == {
+        image_id(number) for number in (0, 7, 8)
+    }
+    with Image.open(io.BytesIO(png(texture(7)))) as picture:
+        assert found[image_id(7)]["phash"] == str(imagehash.phash(picture))
+    assert found[image_id(7)]["brightness"] == pytest.approx(texture(7).mean())
+
+    rejects = store.query("SELECT * FROM rejects ORDER BY uri").to_pylist()
+    assert [(row["image_id"], row["stage"]) for row in rejects] == [
+        (image_id(5), "clean"),
+        (image_id(6), "clean"),
+    ]
+    assert rejects[0]["reason"] in {"truncated", "corrupt"}
+    assert rejects[1]["reason"] == "changed_during_run"
+    assert rejects[1]["etag"] == "e6"
+
+
+def test_nothing_new_does_nothing(store: LakeStore) -> None:
+    catalogue(store, range(9))
+    clean.run(spec(), CleaningPool(corpus()), store)
+    plan = clean.plan(spec(), store)
+    assert plan.inputs.num_rows == 0
+    assert plan.counts.up_to_date == 9
+    assert clean.run(spec(), CleaningPool({}), store).status == "up_to_date"
+
+
+def test_rejects_stand_until_told_otherwise_or_changed(store: LakeStore) -> None:
+    catalogue(store, range(9))
+    clean.run(spec(), CleaningPool(corpus()), store)
+    again = clean.plan(spec(retry_rejects=True), store)
+    assert again.inputs["image_id"].to_pylist() == [image_id(5), image_id(6)]
+    catalogue(store, range(5, 6), image_id=image_id(55), etag="new")
+    assert clean.plan(spec(), store).inputs["image_id"].to_pylist() == [image_id(55)]
+
+
+def test_new_images_are_near_duplicates_of_those_kept_earlier(store: LakeStore) -> None:
+    catalogue(store, range(9))
+    job = spec(min_contrast=0.5)
+    clean.run(job, CleaningPool(corpus()), store)
+    catalogue(store, range(10, 13))
+    files: dict[str, Blob] = {
+        uri(10): png(brighter(brighter(texture(7))[:, ::-1])[:, ::-1]),
+        uri(11): png(texture(11)),
+        uri(12): png(brighter(texture(11))),
+    }
+    plan = clean.plan(job, store)
+    before = plan.staged["_kept_before"]
+    kept = {key for key, row in quality(store, clean.recipe(job)).items() if row["kept"]}
+    assert set(before["image_id"].to_pylist()) == kept
+    report = clean.run(job, CleaningPool(files), store)
+    assert (report.counts.done, report.counts.up_to_date) == (3, 9)
+    found = quality(store, clean.recipe(job))
+    assert found[image_id(10)]["duplicate_of"] == image_id(7)
+    assert found[image_id(11)]["kept"]
+    assert found[image_id(12)]["duplicate_of"] == image_id(11)
+
+
+def test_images_gone_from_the_archive_shadow_no_new_ones(store: LakeStore) -> None:
+    catalogue(store, range(7, 9))
+    clean.run(spec(), CleaningPool(corpus()), store)
+    catalogue(store, range(7, 8), state="gone")
+    catalogue(store, range(20, 21))
+    files: dict[str, Blob] = {uri(20): png(brighter(texture(7)))}
+    clean.run(spec(), CleaningPool(files), store)
+    assert quality(store, clean.recipe(spec()))[image_id(20)]["kept"]
+
+
+def test_shard_sizes_change_nothing(tmp_path: Path) -> None:
+    tables = []
+    for images in (1, 3, 100):
+        store = LakeStore.open(str(tmp_path / f"lake{images}"), create=True)
+        catalogue(store, range(9))
+        clean.run(spec(execution={"shard_images": images}), CleaningPool(corpus()), store)
+        rows = store.query("SELECT * EXCLUDE (run_id) FROM quality ORDER BY image_id")
+        tables.append(rows)
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+
+
+def test_rules_make_the_recipe_and_speed_does_not() -> None:
+    base = clean.recipe(spec())
+    changed = [
+        spec(min_side=401),
+        spec(phash={"max_distance": 6}),
+        spec(phash=None),
+        spec(min_contrast=3),
+        spec(min_brightness=9),
+        spec(min_sharpness=0.5),
+        spec(dataset="others"),
+    ]
+    assert len({base, *(clean.recipe(one) for one in changed)}) == 8
+    assert clean.recipe(spec(execution={"shard_images": 2}, max_reject_share=0.5)) == base
+
+
+def test_near_duplicates_are_kept_where_nobody_asks(store: LakeStore) -> None:
+    catalogue(store, range(2))
+    report = clean.run(spec(phash=None), CleaningPool(corpus()), store)
+    assert report.facts["kept"] == 2
+
+
+def test_finishing_without_any_image_writes_nothing() -> None:
+    finish = cleaning.load_finish({"recipe": "r", "max_distance": 4})
+    result = finish({})
+    assert result.tables["quality"].num_rows == 0
+    assert isinstance(result.tables["quality"], pa.Table)

@@ -1,0 +1,95 @@
+"""Building networks and loading weights into them."""
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from schemas.errors import BundleError
+from workers.models.classifier.network import (
+    build_network,
+    load_weights,
+    pretrained_statistics,
+    save_weights,
+    start_from,
+)
+from workers.models.normalise import Normalised
+
+SMALL = "test_resnet"
+
+
+def test_network_has_the_classes_and_channels_asked_for() -> None:
+    network = build_network(SMALL, 3, 1)
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+
+
+def test_unknown_architecture_is_named_with_known_ones() -> None:
+    with pytest.raises(BundleError, match=r"got resnet19.*Names like it: .*resnet18"):
+        build_network("resnet19", 2, 1)
+
+
+def test_weights_survive_a_file() -> None:
+    torch.manual_seed(0)
+    one, other = build_network(SMALL, 2, 1), build_network(SMALL, 2, 1)
+    load_weights(other, save_weights(one))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BundleError, match="do not fit the network"):
+        load_weights(build_network(SMALL, 2, 1), save_weights(build_network(SMALL, 3, 1)))
+    with pytest.raises(BundleError, match="no safetensors file"):
+        load_weights(build_network(SMALL, 2, 1), b"PK\x03\x04 a pickle in a zip")
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 5), (1, 5), (3, 2)])
+def test_start_adapts_head_and_first_convolution(channels: int, classes: int) -> None:
+    source = build_network(SMALL, 2, 3)
+    target = build_network(SMALL, classes, channels)
+    stem, head = target.pretrained_cfg["first_conv"], target.pretrained_cfg["classifier"]
+    before = target.state_dict()[f"{head}.weight"].clone()
+    left = start_from(target, save_weights(source))
+    found, given = target.state_dict(), source.state_dict()
+    kernel = given[f"{stem}.weight"]
+    expected = kernel if channels == 3 else kernel.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found[f"{stem}.weight"], expected)
+    if classes == 2:
+        assert left == ()
+        assert torch.equal(found[f"{head}.weight"], given[f"{head}.weight"])
+    else:
+        assert set(left) == {f"{head}.weight", f"{head}.bias"}
+        assert torch.equal(found[f"{head}.weight"], before)
+    same = [name for name in found if not name.startswith((stem, head))]
+    assert all(torch.equal(found[name], given[name]) for name in same)
+
+
+def test_grey_checkpoint_starts_a_colour_network_with_equal_answers_on_grey() -> None:
+    source, target = build_network(SMALL, 2, 1).eval(), build_network(SMALL, 2, 3).eval()
+    start_from(target, save_weights(source))
+    grey = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(target(grey.expand(-1, 3, -1, -1)), source(grey))
+
+
+def test_start_that_differs_elsewhere_is_refused() -> None:
+    weights = safetensors.torch.load(save_weights(build_network(SMALL, 2, 1)))
+    name = next(one for one in sorted(weights) if one.endswith("conv1.weight"))
+    del weights[name]
+    with pytest.raises(BundleError, match=f"checkpoint does not fit.*{name}"):
+        start_from(build_network(SMALL, 2, 1), safetensors.torch.save(weights))
+
+
+def test_normalised_network_sees_scaled_pixels() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    whole = Normalised(torch.nn.Identity(), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    expected = timm.data.transforms_factory.transforms.Normalize((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))(
+        pixels / 255
+    )
+    torch.testing.assert_close(whole(pixels), expected)
+    assert not whole.state_dict()
+
+
+def test_pretrained_statistics_are_timms() -> None:
+    mean, std = pretrained_statistics("resnet18")
+    assert mean == pytest.approx([0.485, 0.456, 0.406])
+    assert std == pytest.approx([0.229, 0.224, 0.225])

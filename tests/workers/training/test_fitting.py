@@ -1,0 +1,208 @@
+"""Training as a whole: it learns, it resumes exactly, ranks agree."""
+
+import multiprocessing
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from schemas.errors import RunError
+from workers.models.classifier.fitting import fit_classifier
+from workers.training import ranks
+from workers.training.checkpoint import BEST_FILE, WEIGHTS_FILE
+from workers.training.config import TrainConfig
+from workers.training.context import LocalContext
+from workers.training.examples import Examples
+
+MakeExamples = Callable[[int, int], Examples]
+CACHE = 2**24
+
+
+class Interrupted(Exception):
+    """Stands in for a process that is killed after an epoch."""
+
+
+class DyingContext(LocalContext):
+    """Dies right after it kept the checkpoint of an epoch."""
+
+    def __init__(self, folder: Path, dies_after: int) -> None:
+        super().__init__(folder)
+        self._left = dies_after
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        super().report(metrics, checkpoint_dir)
+        self._left -= 1
+        if not self._left:
+            raise Interrupted
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _weights(folder: Path, name: str = WEIGHTS_FILE) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / name)
+
+
+def _assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_training_learns_and_keeps_its_best_epoch(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    context = LocalContext(tmp_path / "kept")
+    longer = replace(config, epochs=6)
+    fitted = fit_classifier(longer, make_examples(160, 60), context, cache_bytes=CACHE)
+    aucs = [report["auc"] for report in context.reports]
+    assert len(aucs) == 6
+    assert max(aucs) > 0.95
+    assert fitted.progress.best_epoch == int(np.argmax(aucs))
+    assert fitted.progress.best_value == max(aucs)
+    assert fitted.progress.history == context.reports
+    _assert_equal(fitted.progress.best, _weights(tmp_path / "kept", BEST_FILE))
+
+
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_resumed_training_ends_with_the_same_weights(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig, dies_after: int
+) -> None:
+    examples = make_examples(64, 20)
+    whole = LocalContext(tmp_path / "whole")
+    undisturbed = fit_classifier(config, examples, whole, cache_bytes=CACHE)
+    dying = DyingContext(tmp_path / "cut", dies_after)
+    with pytest.raises(Interrupted):
+        fit_classifier(config, examples, dying, cache_bytes=CACHE)
+    torch.manual_seed(99)  # the second process starts from another state
+    context = LocalContext(tmp_path / "cut")
+    resumed = fit_classifier(config, examples, context, cache_bytes=CACHE)
+    assert len(context.reports) == config.epochs - dies_after
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))
+    _assert_equal(undisturbed.progress.best, resumed.progress.best)
+    for one, other in zip(undisturbed.progress.history, resumed.progress.history, strict=True):
+        assert {key: one[key] for key in ("auc", "loss", "val_loss", "epoch")} == {
+            key: other[key] for key in ("auc", "loss", "val_loss", "epoch")
+        }
+
+
+def test_memory_for_images_changes_no_weight(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    short = replace(config, epochs=1)
+    folders = []
+    for cache_bytes in (CACHE, 50 * 1024):
+        folders.append(tmp_path / str(cache_bytes))
+        context = LocalContext(folders[-1])
+        fit_classifier(short, make_examples(64, 20), context, cache_bytes=cache_bytes)
+    one, other = (_weights(folder) for folder in folders)
+    _assert_equal(one, other)
+
+
+def test_seed_decides_the_weights(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        context = LocalContext(tmp_path / str(number))
+        short = replace(config, seed=seed, epochs=1)
+        fit_classifier(short, make_examples(48, 16), context, cache_bytes=CACHE)
+        found.append(_weights(tmp_path / str(number)))
+    _assert_equal(found[0], found[1])
+    assert any(not torch.equal(found[0][name], found[2][name]) for name in found[0])
+
+
+def test_early_stopping_ends_training(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    still = replace(
+        config,
+        epochs=8,
+        stop_after=2,
+        optimisation=replace(config.optimisation, learning_rate=1e-9),
+    )
+    context = LocalContext(tmp_path / "kept")
+    fitted = fit_classifier(still, make_examples(48, 20), context, cache_bytes=CACHE)
+    assert len(context.reports) < 8
+    assert len(context.reports) == fitted.progress.best_epoch + 3
+
+
+def test_too_few_images_are_refused(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    with pytest.raises(RunError, match=r"too few training images.*got 1 images on a worker"):
+        fit_classifier(
+            config, make_examples(1, 4), LocalContext(tmp_path / "kept"), cache_bytes=CACHE
+        )
+
+
+class RankContext:
+    """A rank of a process group, keeping the first rank's checkpoint."""
+
+    device = "cpu"
+
+    def __init__(self, folder: Path, stops_after: int) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._folder, self._left = folder, stops_after
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        if checkpoint_dir is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.copytree(checkpoint_dir, self._folder)
+        dist.barrier()
+        self._left -= 1
+        if not self._left:
+            raise Interrupted
+
+    def load_checkpoint(self) -> AbstractContextManager[Path | None]:
+        return nullcontext(self._folder if self._folder.exists() else None)
+
+
+def _rank(rank: int, port: int, folders: Path, job: tuple[TrainConfig, Examples]) -> None:
+    """A whole training, then one that is cut off after an epoch and resumed."""
+    config, examples = job
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    gathered = ranks.gather_rows(np.full((rank + 1, 2), float(rank)), torch.device("cpu"))
+    assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
+    assert ranks.gather_counts(rank + 5, torch.device("cpu")) == [5, 6]
+    assert ranks.add_up(np.array([rank, 1]), torch.device("cpu")).tolist() == [1, 2]
+    for name, stops_after in (("whole", 0), ("cut", 1), ("cut", 0)):
+        context = RankContext(folders / name, stops_after)
+        try:
+            fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
+        except Interrupted:
+            continue
+        sums = [tensor.sum().item() for tensor in fitted.progress.best.values()]
+        told = ranks.gather_objects((fitted.progress.best_value, sums))
+        assert told[0] == told[1]
+    dist.destroy_process_group()
+
+
+def test_two_ranks_agree_and_resume_exactly(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    job = (replace(config, epochs=2), make_examples(70, 21))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=_rank, args=(rank, port, tmp_path, job)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))

@@ -1,0 +1,212 @@
+"""The shards of a cleaning run and the step that drops near-duplicates over all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.errors import RejectedImage
+from schemas.plan import Blob, FinishFunction, ShardFunction, ShardResult
+from schemas.reasons import DropReason, RejectReason
+from schemas.tables import rows_of
+from workers.pixels.checks import Measures, Thresholds, drop_reason, measure
+from workers.pixels.decode import ImageFile, open_image
+from workers.pixels.hash import hash_thumbnails, thumbnail, to_hex
+from workers.pixels.neighbours import keep_in_order
+from workers.pixels.recipe import to_uint8
+from workers.pixels.scale_bars import detect_scale_bars
+
+FACTS = "_facts"
+KEPT_BEFORE = "_kept_before"
+FACTS_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("frame", pa.int32()),
+        ("phash", pa.uint64()),
+        ("sharpness", pa.float32()),
+        ("brightness", pa.float32()),
+        ("colour_share", pa.float32()),
+        ("bar_colour", pa.string()),
+        ("bar_share", pa.float32()),
+        ("reason", pa.string()),
+    ]
+)
+"""What a shard stages about an image; `reason` is null where every check but that for
+near-duplicates passed."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What cleaning saw of one image."""
+
+    thumbnail: NDArray[np.uint8]
+    """(32, 32) uint8, what the perceptual hash is made of."""
+    measures: Measures
+    bar_colour: str | None
+    bar_share: float
+
+
+def inspect(view: NDArray[np.uint8]) -> Findings:
+    """Look at one 8-bit view, (H, W) or (H, W, 3)."""
+    measures = measure(view)
+    colour, share = None, 0.0
+    if measures.colour_share > 0:
+        found = detect_scale_bars(view)
+        colours = sorted({bar.colour for bar in found.bars})
+        colour, share = "+".join(colours) or None, found.share
+    return Findings(thumbnail(view), measures, colour, share)
+
+
+def load(params: Mapping[str, Any]) -> ShardFunction:
+    """Prepare the shards of a cleaning run.
+
+    `params` holds `thresholds` (the fields of `Thresholds`) and `subject`, for which images are
+    rejected. A shard's rows have image_id, uri, frame and etag.
+    """
+    thresholds = Thresholds(**params["thresholds"])
+
+    def clean_shard(rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
+        seen: list[tuple[dict[str, Any], Findings]] = []
+        rejects: list[dict[str, object]] = []
+        reader = _Reader()
+        for row, blob in zip(rows.to_pylist(), blobs, strict=True):
+            found = reader.inspect(blob, row["uri"], row["frame"])
+            if isinstance(found, RejectedImage):
+                rejects.append(_reject(row, found, params["subject"]))
+            else:
+                seen.append((row, found))
+        tables = {FACTS: _facts(seen, thresholds), "rejects": rows_of("rejects", rejects)}
+        return ShardResult(tables=tables, done=len(seen), rejected=len(rejects))
+
+    return clean_shard
+
+
+def load_finish(params: Mapping[str, Any]) -> FinishFunction:
+    """Prepare the step that turns what the shards staged into rows of `quality`.
+
+    `params` holds `recipe` and `max_distance`, null to keep near-duplicates. Images are walked in
+    the order of uri, frame and image_id, after those that stand in `_kept_before`.
+    """
+
+    def finish(staged: Mapping[str, pa.Table]) -> ShardResult:
+        facts = staged.get(FACTS, FACTS_SCHEMA.empty_table())
+        facts = facts.sort_by(
+            [("uri", "ascending"), ("frame", "ascending"), ("image_id", "ascending")]
+        )
+        before = staged.get(KEPT_BEFORE)
+        duplicates = _near_duplicates(facts, before, params["max_distance"])
+        reasons = pc.if_else(
+            pc.is_valid(duplicates), DropReason.NEAR_DUPLICATE.value, facts["reason"]
+        )
+        quality = _quality(facts, duplicates, reasons, params["recipe"])
+        return ShardResult(tables={"quality": quality}, done=0, rejected=0, facts=_outcome(quality))
+
+    return finish
+
+
+class _Reader:
+    """Decodes and inspects images; a file of several frames is opened once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, ImageFile] | None = None
+
+    def inspect(self, blob: Blob, name: str, frame: int) -> Findings | RejectedImage:
+        """Inspect one image, or say why that is impossible; raises nothing for an image."""
+        if isinstance(blob, RejectedImage):
+            return blob
+        try:
+            if self._last is None or self._last[0] is not blob:
+                self._last = (blob, open_image(blob, name))
+            return inspect(to_uint8(self._last[1].pixels(frame)))
+        except RejectedImage as reject:
+            return reject
+        except MemoryError:
+            return RejectedImage(RejectReason.OUT_OF_MEMORY, "while decoding")
+        except Exception as error:  # noqa: BLE001 - one image never ends a shard
+            return RejectedImage(RejectReason.FAILED, type(error).__name__)
+
+
+def _facts(seen: Sequence[tuple[dict[str, Any], Findings]], limits: Thresholds) -> pa.Table:
+    hashes = hash_thumbnails([found.thumbnail for _, found in seen])
+    rows = [
+        {
+            "image_id": row["image_id"],
+            "uri": row["uri"],
+            "frame": row["frame"],
+            "phash": int(phash),
+            "sharpness": found.measures.sharpness,
+            "brightness": found.measures.brightness,
+            "colour_share": found.measures.colour_share,
+            "bar_colour": found.bar_colour,
+            "bar_share": found.bar_share,
+            "reason": drop_reason(found.measures, limits),
+        }
+        for (row, found), phash in zip(seen, hashes, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
+
+
+def _reject(row: Mapping[str, Any], why: RejectedImage, subject: str) -> dict[str, object]:
+    return {
+        "uri": row["uri"],
+        "image_id": row["image_id"],
+        "stage": "clean",
+        "subject": subject,
+        "etag": row["etag"],
+        "reason": why.reason.value,
+        "detail": why.detail,
+    }
+
+
+def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | None) -> pa.Array:
+    """Return the image_id that each image repeats, null for those that repeat none."""
+    nothing = pa.nulls(facts.num_rows, pa.string())
+    if distance is None:
+        return nothing
+    passed = np.flatnonzero(pc.is_null(facts["reason"]).to_numpy())
+    hashes = facts["phash"].to_numpy()[passed]
+    kept_ids = pa.array([], pa.string())
+    kept_hashes = np.empty(0, np.uint64)
+    if before is not None:
+        kept_ids = before["image_id"].combine_chunks()
+        kept_hashes = before["phash"].to_numpy()
+    kept = keep_in_order(hashes, distance, kept_hashes)
+    passed_ids = facts["image_id"].combine_chunks().take(pa.array(passed))
+    ids = pa.concat_arrays([kept_ids, passed_ids])
+    dropped = np.flatnonzero(kept.duplicate_of >= 0)
+    if not len(dropped):
+        return nothing
+    # The place of each image's original in `ids`; null where there is none.
+    places = np.full(facts.num_rows, -1, np.int64)
+    places[passed[dropped]] = kept.duplicate_of[dropped]
+    return ids.take(pa.array(places, mask=places < 0))
+
+
+def _quality(facts: pa.Table, duplicates: pa.Array, reasons: pa.Array, recipe: str) -> pa.Table:
+    columns = {
+        "image_id": facts["image_id"],
+        "recipe": pa.repeat(recipe, facts.num_rows),
+        "phash": pa.array([to_hex(value) for value in facts["phash"].to_pylist()], pa.string()),
+        "duplicate_of": duplicates,
+        "kept": pc.is_null(reasons),
+        "reason": reasons,
+    }
+    schema = rows_of("quality", []).schema
+    copied = {name: facts[name] for name in schema.names if name not in columns}
+    table = pa.table({**columns, **copied}).select(schema.names).cast(schema)
+    return table.sort_by("image_id")
+
+
+def _outcome(quality: pa.Table) -> dict[str, int]:
+    counted = {"kept": pc.sum(quality["kept"]).as_py() or 0}
+    for reason in DropReason:
+        count = pc.sum(pc.equal(quality["reason"], reason.value)).as_py() or 0
+        if count:
+            counted[reason.value] = count
+    bars = quality.num_rows - quality["bar_colour"].null_count
+    return counted | ({"with scale bar": bars} if bars else {})

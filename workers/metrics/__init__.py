@@ -1,0 +1,1 @@
+"""Figures of merit: point values, operating points, and intervals by resampling patients."""

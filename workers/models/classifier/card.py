@@ -1,0 +1,103 @@
+"""The model card of a classifier: the bundle's README."""
+
+from schemas.bundle import BundleConfig
+
+
+def model_card(config: BundleConfig) -> str:
+    """Markdown for people who are about to use the model."""
+    sections = [
+        _head(config),
+        _data(config),
+        _figures(config),
+        _scoring(config),
+        _use(config),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(config: BundleConfig) -> str:
+    size = config.preprocessing.size_px
+    channels = "grey" if config.preprocessing.channels == 1 else "colour"
+    return (
+        f"# {config.name}\n\n"
+        f"A `{config.architecture}` classifier of {', '.join(config.classes)}, "
+        f"on {channels} images of {size} x {size} pixels.\n\n"
+        f"Model id `{config.model_id}`: scores under this id come from these weights, classes, "
+        "preprocessing and calibration."
+    )
+
+
+def _data(config: BundleConfig) -> str:
+    lines = ["## Data", ""]
+    for name, value in config.data.items():
+        lines.append(f"- {name.replace('_', ' ')}: {_plain(value)}")
+    if config.data.get("leaks_allowed"):
+        lines += [
+            "",
+            (
+                "**The split leaks**: the same patients or images stand on both sides of it, and "
+                "the job was told to train anyway. The figures below are too good to be true of "
+                "new patients."
+            ),
+        ]
+    return "\n".join(lines)
+
+
+def _figures(config: BundleConfig) -> str:
+    lines = ["## Figures on the validation part", "", "| figure | value | 95 % interval |"]
+    lines.append("|---|---|---|")
+    val = config.metrics.get("val", {})
+    for name, value in val.items():
+        if name.endswith("95%"):
+            continue
+        ends = val.get(f"{name} 95%")
+        span = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+        shown_name = name.replace("|", " labelled ")
+        shown = f"{value:.4f}" if isinstance(value, float) and value % 1 else f"{value:g}"
+        lines.append(f"| {shown_name} | {shown} | {span} |")
+    lines += ["", "Intervals resample patients. Weights, epoch and threshold were chosen on this "]
+    lines[-1] += "part, so its figures are optimistic; `rayward evaluate` gives those of the test."
+    if config.operating_point is not None:
+        point = config.operating_point
+        lines += [
+            "",
+            (
+                f"An image is labelled {point.positive} where its probability is at least "
+                f"{point.threshold:.4f} (rule: {point.rule})."
+            ),
+        ]
+    return "\n".join(lines)
+
+
+def _scoring(config: BundleConfig) -> str:
+    lines = ["## Backends", "", "| backend | images/s, one thread | largest difference | labels |"]
+    lines.append("|---|---|---|---|")
+    for name, one in config.backends.items():
+        chosen = " (chosen)" if name == config.backend else ""
+        labels = "equal" if one.labels_equal else "differ"
+        lines.append(
+            f"| {name}{chosen} | {one.images_per_s:g} | {one.largest_difference:.1e} | {labels} |"
+        )
+    lines += ["", "Differences are of probabilities, from eager PyTorch in float32."]
+    return "\n".join(lines)
+
+
+def _use(config: BundleConfig) -> str:
+    return (
+        "## Use\n\n"
+        f"`rayward run` with a job `{{kind: score, model: {config.name}}}`, or in Python:\n\n"
+        "```python\n"
+        "import timm\n\n"
+        'network = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n'
+        "```\n\n"
+        "The input is what the recipe in `config.json` makes of an image, divided by 255, less "
+        "the mean, by the standard deviation. For research; not a medical device."
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(one) for one in value)
+    return str(value)

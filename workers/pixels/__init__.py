@@ -1,0 +1,1 @@
+"""Computation on single images: decode, hash, check, find scale bars, prepare."""

@@ -1,0 +1,40 @@
+"""A scorer on PyTorch, on a CPU or a GPU."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from schemas.bundle import CONFIG_FILE, WEIGHTS_FILE, check_files, parse_config
+from schemas.plan import ShardFunction
+from workers.models.classifier.network import build_network, load_weights
+from workers.models.normalise import Normalised
+from workers.scoring.choice import choose_backend
+from workers.scoring.scorer import make_scorer
+from workers.scoring.torch_forward import TorchForward
+
+
+def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction:
+    """Make a bundle ready to score.
+
+    ``params``: ``model_id``, ``batch``, ``scored_at``, ``backend`` (or null for the bundle's own),
+    ``device`` and ``threads``. ``files``: the bundle's `config.json` and weights.
+
+    Raises:
+        BundleError: when files are missing or damaged, or the bundle does not fit the plan.
+    """
+    device = str(params.get("device", "cpu"))
+    config = parse_config(files[CONFIG_FILE])
+    backend = choose_backend(config, params.get("backend"), device)
+    check_files(config, files, (WEIGHTS_FILE,))
+    if device == "cpu":
+        torch.set_num_threads(int(params.get("threads", 1)))
+    preprocessing = config.preprocessing
+    network = build_network(config.architecture, config.num_classes, preprocessing.channels)
+    load_weights(network, files[WEIGHTS_FILE])
+    whole = Normalised(network, preprocessing.mean, preprocessing.std)
+
+    def make(batch: int) -> TorchForward:
+        return TorchForward(whole, batch, device)
+
+    return make_scorer(params, config, make, backend)

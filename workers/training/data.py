@@ -1,0 +1,105 @@
+"""Training images in memory: each rank owns a slice of the images, decoded once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import RejectedImage
+
+Image = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+ReadImages = Callable[[Indices], list[Image | RejectedImage]]
+"""Decode the images of some rows; each is uint8 (C, H, W)."""
+
+READ_ROWS = 64
+"""Rows handed to a reader at once, so that source bytes never pile up."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that can't be trained on."""
+
+    row: int
+    reason: RejectedImage
+
+
+class ImageCache:
+    """Decoded images of some rows; those beyond ``max_bytes`` are decoded again when needed."""
+
+    def __init__(self, rows: Indices, read: ReadImages, *, max_bytes: int) -> None:
+        self._read = read
+        self.rejects: list[Reject] = []
+        images: list[Image] = []
+        usable: list[int] = []
+        held = 0
+        self._levels_C256 = np.zeros((0, 256), np.int64)
+        for start in range(0, len(rows), READ_ROWS):
+            part = rows[start : start + READ_ROWS]
+            for row, image in zip(part.tolist(), read(part), strict=True):
+                if isinstance(image, RejectedImage):
+                    self.rejects.append(Reject(row, image))
+                    continue
+                usable.append(row)
+                self._count_levels(image)
+                if held + image.nbytes <= max_bytes:
+                    images.append(image)
+                    held += image.nbytes
+        self.rows: Indices = np.asarray(usable, dtype=np.int64)
+        """The rows that can be used, in the order they were given."""
+        self._held = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def held(self) -> int:
+        """How many images stay in memory; they are the first of `rows`."""
+        return len(self._held)
+
+    def images(self, positions: Indices) -> NDArray[np.uint8]:
+        """uint8 (N, C, H, W) of ``positions`` within `rows`.
+
+        Raises:
+            RejectedImage: when an image that could be read before can't be any more.
+        """
+        if self.held == len(self.rows):
+            taken: NDArray[np.uint8] = self._held[positions]
+            return taken
+        missing = positions[positions >= self.held]
+        fresh = dict(zip(missing.tolist(), self._read(self.rows[missing]), strict=True))
+        chosen: list[Image] = []
+        for position in positions.tolist():
+            image = fresh.get(position)
+            if isinstance(image, RejectedImage):
+                raise image
+            chosen.append(self._held[position] if image is None else image)
+        return np.stack(chosen)
+
+    def levels(self) -> NDArray[np.int64]:
+        """How often each grey level occurs by channel, (C, 256), over all images of `rows`.
+
+        Whole numbers, so that sums over ranks do not depend on how images were dealt out.
+        """
+        return self._levels_C256
+
+    def _count_levels(self, image: Image) -> None:
+        counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in image])
+        known = self._levels_C256
+        self._levels_C256 = known + counts if len(known) else counts.astype(np.int64)
+
+
+def own_rows(rows: Sequence[int] | Indices, rank: int, world_size: int, seed: int) -> Indices:
+    """The rows one rank owns for the whole training: a seeded deal, no row twice.
+
+    Owning rows means that every image is decoded by one rank only. Slices differ by one row at
+    most.
+    """
+    dealt = np.random.default_rng((seed, 0)).permutation(np.asarray(rows, dtype=np.int64))
+    return dealt[rank::world_size]
+
+
+def epoch_order(count: int, epoch: int, rank: int, seed: int) -> Indices:
+    """A fresh order of a rank's ``count`` images, the same whenever this epoch is run."""
+    return np.random.default_rng((seed, 1, epoch, rank)).permutation(count)

@@ -1,0 +1,49 @@
+"""The images of a training by part, and how they are read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.errors import RejectedImage
+from schemas.plan import Blob
+from workers.reading import Preparer
+from workers.training.data import Image, Indices, ReadImages
+
+Fetch = Callable[[pa.Table], Sequence[Blob]]
+"""Source bytes of some rows of the plan, or why they can't be had."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a training's plan: ``image_id``, ``uri``, ``frame``, ``part``, ``label``."""
+
+    rows: pa.Table
+    fetch: Fetch
+
+    def of_part(self, part: str) -> Indices:
+        """Indices of the rows of a part, in order."""
+        parts = np.asarray(self.rows.column("part").to_pylist(), dtype=object)
+        return np.flatnonzero(parts == part).astype(np.int64)
+
+    def targets(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Index of each row's label within ``classes``."""
+        index = {name: position for position, name in enumerate(classes)}
+        return np.asarray([index[name] for name in self.rows.column("label").to_pylist()], np.int64)
+
+    def reader(self, recipe: Mapping[str, Any]) -> ReadImages:
+        """Fetch, decode and prepare rows by index."""
+        preparer = Preparer(recipe)
+
+        def read(indices: Indices) -> list[Image | RejectedImage]:
+            taken = self.rows.take(pa.array(indices))
+            return preparer.prepare_all(
+                self.fetch(taken),
+                taken.column("uri").to_pylist(),
+                taken.column("frame").to_pylist(),
+            )
+
+        return read

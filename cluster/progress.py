@@ -29,6 +29,8 @@ class Pace:
 
     def advance(self, done: int, rejected: int, now_s: float) -> None:
         """Count units that ended."""
+        if not done and not rejected:
+            return
         if not self._marks:
             self._marks.append((self.started_s, 0))
         self.done += done

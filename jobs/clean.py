@@ -27,9 +27,9 @@ ORDER BY uri, frame, image_id
 """
 
 _KEPT = """
-SELECT image_id, phash FROM quality JOIN current_images AS images USING (image_id)
+SELECT image_id, phash FROM quality JOIN current_images AS images USING (dataset, image_id)
 WHERE images.dataset = $dataset AND recipe = $recipe AND kept
-ORDER BY uri, frame, image_id
+ORDER BY image_id
 """
 
 
@@ -60,6 +60,7 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
         key=key(spec),
         identity=identity(spec),
         params={
+            "dataset": spec.dataset,
             "recipe": recipe(spec),
             "subject": subject(spec),
             "thresholds": _thresholds(spec),

@@ -16,7 +16,7 @@ WITH places AS (
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
 ),
 found AS (
-    SELECT image_id, phash FROM quality
+    SELECT image_id, phash FROM quality WHERE dataset = $dataset
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
 )
 SELECT images.image_id, images.patient_ids, images.label, images.splits,

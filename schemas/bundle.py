@@ -89,7 +89,7 @@ class BackendFigures(_Part):
     """One backend as measured when the bundle was made."""
 
     images_per_s: float
-    """Forward passes alone, one thread, on the machine that made the bundle."""
+    """Forward passes alone by CPU second of one thread, on the machine that made the bundle."""
     largest_difference: float
     """Of any probability of the validation sample from eager fp32."""
     labels_equal: bool

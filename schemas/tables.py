@@ -116,10 +116,11 @@ _ALL = (
         "what cleaning found about an image",
         (
             _image_id(),
+            _column("dataset", pa.string(), "the data set it was judged within"),
             _recipe(),
             _column("phash", pa.string(), "64-bit perceptual hash in hex, equal to imagehash"),
             _column("duplicate_of", pa.string(), "image_id of the kept image this one repeats"),
-            _column("sharpness", pa.float32(), "variance of the Laplacian at a fixed scale"),
+            _column("sharpness", pa.float32(), "Laplacian variance by grey variance, at 256 px"),
             _column("brightness", pa.float32(), "mean grey value", "0-255"),
             _column("colour_share", pa.float32(), "share of coloured pixels", "0-1"),
             _column("bar_colour", pa.string(), "colour of a scale bar, if one was found"),

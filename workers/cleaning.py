@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from schemas.errors import RejectedImage
 from schemas.plan import Blob, FinishFunction, ShardFunction, ShardResult
-from schemas.reasons import DropReason, RejectReason
+from schemas.reasons import DropReason
 from schemas.tables import rows_of
 from workers.pixels.checks import Measures, Thresholds, drop_reason, measure
-from workers.pixels.decode import ImageFile, open_image
 from workers.pixels.hash import hash_thumbnails, thumbnail, to_hex
 from workers.pixels.neighbours import keep_in_order
+from workers.pixels.pixels import Pixels
 from workers.pixels.recipe import to_uint8
 from workers.pixels.scale_bars import detect_scale_bars
+from workers.reading import FrameReader
 
 FACTS = "_facts"
 KEPT_BEFORE = "_kept_before"
@@ -51,8 +52,9 @@ class Findings:
     bar_share: float
 
 
-def inspect(view: NDArray[np.uint8]) -> Findings:
-    """Look at one 8-bit view, (H, W) or (H, W, 3)."""
+def inspect(pixels: Pixels) -> Findings:
+    """Look at one image as it is shown, in 8 bits."""
+    view = to_uint8(pixels)
     measures = measure(view)
     colour, share = None, 0.0
     if measures.colour_share > 0:
@@ -73,9 +75,9 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
     def clean_shard(rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
         seen: list[tuple[dict[str, Any], Findings]] = []
         rejects: list[dict[str, object]] = []
-        reader = _Reader()
+        reader = FrameReader()
         for row, blob in zip(rows.to_pylist(), blobs, strict=True):
-            found = reader.inspect(blob, row["uri"], row["frame"])
+            found = reader.read(blob, row["frame"], inspect)
             if isinstance(found, RejectedImage):
                 rejects.append(_reject(row, found, params["subject"]))
             else:
@@ -89,46 +91,23 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
 def load_finish(params: Mapping[str, Any]) -> FinishFunction:
     """Prepare the step that turns what the shards staged into rows of `quality`.
 
-    `params` holds `recipe` and `max_distance`, null to keep near-duplicates. Images are walked in
-    the order of uri, frame and image_id, after those that stand in `_kept_before`.
+    `params` holds `dataset`, `recipe` and `max_distance`, null to keep near-duplicates. Images are
+    walked in the order of image_id, which no path and no key changes, after those that stand in
+    `_kept_before`.
     """
 
     def finish(staged: Mapping[str, pa.Table]) -> ShardResult:
         facts = staged.get(FACTS, FACTS_SCHEMA.empty_table())
-        facts = facts.sort_by(
-            [("uri", "ascending"), ("frame", "ascending"), ("image_id", "ascending")]
-        )
+        facts = facts.sort_by("image_id")
         before = staged.get(KEPT_BEFORE)
         duplicates = _near_duplicates(facts, before, params["max_distance"])
         reasons = pc.if_else(
             pc.is_valid(duplicates), DropReason.NEAR_DUPLICATE.value, facts["reason"]
         )
-        quality = _quality(facts, duplicates, reasons, params["recipe"])
+        quality = _quality(facts, duplicates, reasons, params)
         return ShardResult(tables={"quality": quality}, done=0, rejected=0, facts=_outcome(quality))
 
     return finish
-
-
-class _Reader:
-    """Decodes and inspects images; a file of several frames is opened once."""
-
-    def __init__(self) -> None:
-        self._last: tuple[bytes, ImageFile] | None = None
-
-    def inspect(self, blob: Blob, name: str, frame: int) -> Findings | RejectedImage:
-        """Inspect one image, or say why that is impossible; raises nothing for an image."""
-        if isinstance(blob, RejectedImage):
-            return blob
-        try:
-            if self._last is None or self._last[0] is not blob:
-                self._last = (blob, open_image(blob, name))
-            return inspect(to_uint8(self._last[1].pixels(frame)))
-        except RejectedImage as reject:
-            return reject
-        except MemoryError:
-            return RejectedImage(RejectReason.OUT_OF_MEMORY, "while decoding")
-        except Exception as error:  # noqa: BLE001 - one image never ends a shard
-            return RejectedImage(RejectReason.FAILED, type(error).__name__)
 
 
 def _facts(seen: Sequence[tuple[dict[str, Any], Findings]], limits: Thresholds) -> pa.Table:
@@ -187,10 +166,13 @@ def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | N
     return ids.take(pa.array(places, mask=places < 0))
 
 
-def _quality(facts: pa.Table, duplicates: pa.Array, reasons: pa.Array, recipe: str) -> pa.Table:
+def _quality(
+    facts: pa.Table, duplicates: pa.Array, reasons: pa.Array, params: Mapping[str, Any]
+) -> pa.Table:
     columns = {
         "image_id": facts["image_id"],
-        "recipe": pa.repeat(recipe, facts.num_rows),
+        "dataset": pa.repeat(params["dataset"], facts.num_rows),
+        "recipe": pa.repeat(params["recipe"], facts.num_rows),
         "phash": pa.array([to_hex(value) for value in facts["phash"].to_pylist()], pa.string()),
         "duplicate_of": duplicates,
         "kept": pc.is_null(reasons),

@@ -93,7 +93,7 @@ class _Ingest:
             raise blob
         try:
             self._limits.check_bytes(row["bytes"], "the file")
-            image = open_image(blob, "", self._limits)
+            image = open_image(blob, self._limits)
             written = self._frames(row, blob, image)
         except RejectedImage:
             raise

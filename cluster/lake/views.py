@@ -128,11 +128,11 @@ WITH latest AS (
     WHERE hash(image_id) NOT IN (SELECT hash FROM _repeated_kept_images)
     UNION ALL
     (SELECT * FROM quality WHERE hash(image_id) IN (SELECT hash FROM _repeated_kept_images)
-     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1)
+     QUALIFY row_number() OVER (PARTITION BY dataset, image_id ORDER BY run_id DESC) = 1)
 )
 SELECT current_images.*, {", ".join(f"latest.{name}" for name in _FINDINGS)},
     latest.run_id AS quality_run_id
-FROM current_images JOIN latest USING (image_id)
+FROM current_images JOIN latest USING (dataset, image_id)
 WHERE latest.kept
 """
 

@@ -41,8 +41,8 @@ class Changes:
     """Rows of the catalogue that are not listed."""
     catalogued: pa.Array
     """Row of the catalogue for each row of the listing, or null."""
-    standing: int
-    """Files whose reject still stands."""
+    standing: pa.Array
+    """Rows of the listing whose reject still stands."""
 
 
 def list_archive(spec: IngestSpec, store: Store) -> Listing:
@@ -83,5 +83,5 @@ def compare(listing: Listing, catalogue: Catalogue, rejected: pa.Array) -> Chang
         unchanged=pc.indices_nonzero(same),
         gone=pc.indices_nonzero(pa.array(~listed)),
         catalogued=at,
-        standing=pc.sum(pc.and_not(refused, same)).as_py() or 0,
+        standing=pc.indices_nonzero(pc.and_not(refused, same)),
     )

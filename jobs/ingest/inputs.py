@@ -62,8 +62,13 @@ class InputMaker:
         if not check_facts:
             unchanged = unchanged.slice(0, 0)
         looked_at = pa.concat_arrays([reads, unchanged])
-        paths = [decode(path) for path in self.listing.paths.take(looked_at).to_pylist()]
-        metadata = read_metadata(self.spec, paths, self.metadata_file)
+        metadata = read_metadata(
+            self.spec,
+            self._paths(looked_at),
+            self.metadata_file,
+            # Only when all files are looked at can be said which rows of the file have none.
+            others=self._paths(self.changes.standing) if check_facts else None,
+        )
         given = self._given(metadata)
         corrected, facts = self._corrections(given.slice(len(reads)), unchanged)
         parts = [
@@ -81,6 +86,9 @@ class InputMaker:
         known = self._known(flat(self.catalogue.rows["uri"]).take(catalogued))
         table = pa.concat_tables(parts).append_column("known", known)
         return table.select(INPUTS.names).cast(INPUTS), metadata.findings
+
+    def _paths(self, at: pa.Array) -> list[str]:
+        return [decode(path) for path in self.listing.paths.take(at).to_pylist()]
 
     def _given(self, metadata: Metadata) -> pa.Table:
         """Given facts by column of `images`, and the sealed identifiers behind them."""

@@ -38,11 +38,18 @@ class Metadata:
     """Counts of what was odd, by label; only those above zero."""
 
 
-def read_metadata(spec: IngestSpec, paths: Sequence[str], content: bytes | None) -> Metadata:
+def read_metadata(
+    spec: IngestSpec,
+    paths: Sequence[str],
+    content: bytes | None,
+    *,
+    others: Sequence[str] | None = None,
+) -> Metadata:
     """What the spec's pattern and CSV file say about the files at ``paths``.
 
-    ``content`` is the CSV file. Where both speak, the CSV file wins. Values that are none of
-    their field (an age of ``abc``) count as not given.
+    ``content`` is the CSV file. ``others`` are the paths of all other files of the archive; where
+    they are not given, rows of the CSV file without a file are not counted. Where both speak, the
+    CSV file wins. Values that are none of their field (an age of ``abc``) count as not given.
 
     Raises:
         SourceError: if the CSV file can't be parsed or lacks a column the spec names.
@@ -51,7 +58,11 @@ def read_metadata(spec: IngestSpec, paths: Sequence[str], content: bytes | None)
     sources: list[Mapping[str, pa.Array]] = []
     if spec.metadata is not None and content is not None:
         table = _parse(spec.metadata, content)
-        sources.append(_join(spec.metadata, table, paths, findings))
+        sources.append(_join(spec.metadata.match, table, paths, findings))
+        if others is not None:
+            findings["rows of the metadata file without a file"] = _count_unmatched(
+                table, [_normal(path, spec.metadata.match) for path in (*paths, *others)]
+            )
     if spec.fields is not None:
         sources.append(_match(spec.fields.path, paths, findings))
     texts: dict[str, pa.Array] = {}
@@ -103,7 +114,10 @@ def _parse(spec: MetadataFile, content: bytes) -> pa.Table:
             remedy="it must be CSV in UTF-8 with a header and equally long rows",
         ) from None
     columns = _columns(spec, table.column_names)
-    return pa.table({name: table[column] for name, column in columns.items()})
+    fields = {name: table[column] for name, column in columns.items()}
+    keys = [_normal(key, spec.match) for key in fields["key"].to_pylist()]
+    keyed = pa.table(fields | {"key": pa.array(keys, pa.string())})
+    return keyed.filter(pc.is_valid(keyed["key"]))
 
 
 def _header(line: bytes, delimiter: str) -> list[str]:
@@ -129,25 +143,19 @@ def _columns(spec: MetadataFile, names: Sequence[str]) -> dict[str, str]:
 
 
 def _join(
-    spec: MetadataFile, table: pa.Table, paths: Sequence[str], findings: dict[str, int]
+    match: str, table: pa.Table, paths: Sequence[str], findings: dict[str, int]
 ) -> dict[str, pa.Array]:
     """One value for each path and field.
 
     Rows that repeat a key are one where they agree; where they contradict each other the field
     is not given.
     """
-    keys = pa.array([_normal(key, spec.match) for key in table["key"].to_pylist()], pa.string())
-    table = table.set_column(table.column_names.index("key"), "key", keys)
-    table = table.filter(pc.is_valid(table["key"]))
     fields = [name for name in table.column_names if name != "key"]
     ends = [(name, end) for name in fields for end in ("min", "max")]
     merged = table.group_by("key").aggregate(ends)
-    wanted = pa.array([_normal(path, spec.match) for path in paths], pa.string())
+    wanted = pa.array([_normal(path, match) for path in paths], pa.string())
     at = pc.index_in(wanted, value_set=merged["key"].combine_chunks())
     findings["repeated rows of the metadata file"] = table.num_rows - merged.num_rows
-    findings["rows of the metadata file without a file"] = (
-        merged.num_rows - pc.count_distinct(at, mode="only_valid").as_py()
-    )
     findings["files without metadata"] = at.null_count
     columns, conflicts = {}, 0
     for name in fields:
@@ -157,6 +165,12 @@ def _join(
         columns[name] = pc.if_else(agree, low, pa.scalar(None, low.type)).take(at)
     findings["contradictions in the metadata file"] = conflicts
     return columns
+
+
+def _count_unmatched(table: pa.Table, paths: Sequence[str | None]) -> int:
+    """Distinct keys that name none of the paths."""
+    keys = table["key"].unique()
+    return len(keys) - (pc.sum(pc.is_in(keys, value_set=pa.array(paths, pa.string()))).as_py() or 0)
 
 
 def _normal(path: str | None, match: str) -> str | None:

@@ -20,14 +20,9 @@ from workers.pixels.decoder import DECODER_VERSION
 from workers.pseudonyms import Pseudonymizer
 
 
-def dataset_of(spec: IngestSpec) -> str:
-    """The data set's name: its own, else the job's."""
-    return spec.dataset or spec.name or spec.kind
-
-
 def key(spec: IngestSpec) -> tuple[str, ...]:
     """A data set is catalogued by one run at a time."""
-    return (spec.kind, dataset_of(spec))
+    return (spec.kind, spec.dataset)
 
 
 def identity(spec: IngestSpec, content: bytes | None, check: str) -> dict[str, Any]:
@@ -37,7 +32,6 @@ def identity(spec: IngestSpec, content: bytes | None, check: str) -> dict[str, A
     """
     return {
         **spec.identity(),
-        "dataset": dataset_of(spec),
         "metadata_content": None if content is None else fingerprint(content.hex()),
         "decoder": DECODER_VERSION,
         "key": check,
@@ -53,7 +47,7 @@ def make_plan(
         SourceError: if the archive can't be listed or the metadata file does not fit.
         VanishedShareError: if more than ``max_gone_share`` of the catalogued files is gone.
     """
-    dataset, root, subject = dataset_of(spec), source_root(spec.source), _subject(spec)
+    dataset, root, subject = spec.dataset, source_root(spec.source), _subject(spec)
     listing = list_archive(spec, store)
     ident = identity(spec, content, pseudonymizer.check)
     check_facts = _is_new_definition(store, spec, ident)
@@ -69,7 +63,7 @@ def make_plan(
     wanted = pc.if_else(rows["read"], rows["bytes"], 0).to_pylist()
     return Plan(
         kind=spec.kind,
-        name=spec.name or spec.kind,
+        name=spec.name,
         key=key(spec),
         identity=ident,
         params=_params(spec, dataset, subject, pseudonymizer, _seen_at(store, dataset)),
@@ -77,7 +71,7 @@ def make_plan(
         bounds=shard_bounds(
             wanted, images=spec.execution.shard_images, max_bytes=spec.execution.shard_bytes
         ),
-        counts=Counts(up_to_date=len(changes.unchanged) - corrected + changes.standing),
+        counts=Counts(up_to_date=len(changes.unchanged) - corrected + len(changes.standing)),
         facts=_findings(changes, corrected, oddities),
         unit="files",
     )
@@ -147,7 +141,7 @@ def _findings(changes: Changes, corrected: int, metadata: Mapping[str, int]) -> 
         "changed files": changed,
         "corrected metadata": corrected,
         "gone files": len(changes.gone),
-        "standing rejects": changes.standing,
+        "standing rejects": len(changes.standing),
         **metadata,
     }
     return {label: count for label, count in found.items() if count}

@@ -28,5 +28,5 @@ class CleanSpec(JobSpec):
     """Standard deviation of grey values (0-255) below which an image is blank."""
     min_brightness: float = Field(default=4.0, ge=0, le=255)
     """Mean grey value (0-255) below which an image is dark."""
-    min_sharpness: float = Field(default=0.0, ge=0)
+    min_sharpness: float = Field(default=0.004, ge=0)
     """Sharpness below which an image is blurred; 0 keeps all. `quality.sharpness` shows values."""

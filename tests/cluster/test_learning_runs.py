@@ -39,7 +39,9 @@ def _archive(folder: Path) -> LakeStore:
         images.append(image(number, label, uri=str(path), etag=etag, bytes=path.stat().st_size))
         part = "train" if number < 56 else "val" if number < 76 else "test"
         places.append(place(number, part))
-        quality.append({"image_id": image_id(number), "recipe": "r", "kept": True})
+        quality.append(
+            {"image_id": image_id(number), "dataset": "chests", "recipe": "r", "kept": True}
+        )
     seed(store, {"images": images, "splits": places, "quality": quality})
     return store
 

@@ -23,7 +23,14 @@ def lake(any_root: str) -> SmallLake:
         [image("a", width=7), image("b", label="x"), image("b", "/other", label="y")],
     )
     lake.state("r1", "published", at(10))
-    lake.add("quality", "r2", [{"image_id": "a", "kept": True}, {"image_id": "b", "kept": False}])
+    lake.add(
+        "quality",
+        "r2",
+        [
+            {"dataset": "d", "image_id": "a", "kept": True},
+            {"dataset": "d", "image_id": "b", "kept": False},
+        ],
+    )
     lake.add("predictions", "r2", [prediction("a", "m1", 0.5), prediction("b", "m2", 0.5)])
     lake.state("r2", "published", at(20))
     lake.add("images", "r3", [image("held")])

@@ -85,7 +85,10 @@ def open_lake(folder: Path) -> LakeStore:
         {
             "images": [image(n, label) for n, label in zip(numbers, labels, strict=True)],
             "splits": [place(n, part) for n, part in zip(numbers, parts, strict=True)],
-            "quality": [{"image_id": image_id(n), "recipe": "r", "kept": n != 5} for n in numbers],
+            "quality": [
+                {"image_id": image_id(n), "dataset": DATASET, "recipe": "r", "kept": n != 5}
+                for n in numbers
+            ],
         },
     )
     return store

@@ -32,6 +32,7 @@ def catalogue(store: LakeStore, numbers: range, **changes: Any) -> None:
             "quality": [
                 {
                     "image_id": image_id(n),
+                    "dataset": DATASET,
                     "recipe": "r",
                     "phash": f"{phash[n]:016x}",
                     "kept": n % 10 != 9,

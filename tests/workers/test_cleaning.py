@@ -15,8 +15,15 @@ from workers import cleaning
 from workers.phantoms.frame import Case, Site
 from workers.phantoms.ultrasound import draw_ultrasound
 from workers.pixels.hash import phash
+from workers.pixels.pixels import Pixels
 
-PARAMS = {"thresholds": {}, "subject": "rules-1", "recipe": "rules", "max_distance": 4}
+PARAMS = {
+    "thresholds": {},
+    "subject": "rules-1",
+    "dataset": "d",
+    "recipe": "rules",
+    "max_distance": 4,
+}
 
 
 def encode(view: np.ndarray, kind: str = "png") -> bytes:
@@ -79,10 +86,10 @@ def test_an_exception_rejects_its_image_alone(
 ) -> None:
     real = cleaning.inspect
 
-    def trip(view: np.ndarray) -> cleaning.Findings:
-        if view.shape[0] == 60:
+    def trip(pixels: Pixels) -> cleaning.Findings:
+        if pixels.array.shape[0] == 60:
             raise error("patient 12345")
-        return real(view)
+        return real(pixels)
 
     monkeypatch.setattr(cleaning, "inspect", trip)
     blobs: list[Blob] = [encode(noise(1, 10, 10)), encode(noise(2, 12, 12))]
@@ -105,7 +112,7 @@ def test_scale_bars_are_detected_and_the_image_is_kept() -> None:
     assert quality["reason"] is None
 
 
-def test_duplicates_go_by_the_order_of_uris_not_of_shards() -> None:
+def test_duplicates_go_by_the_order_of_ids_not_of_shards() -> None:
     view = noise(5, 20, 20)
     again = view.copy()
     again[0, 0] ^= 255

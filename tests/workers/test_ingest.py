@@ -14,8 +14,8 @@ from schemas.errors import KeyFileError, RejectedImage
 from schemas.plan import Blob, ShardResult
 from schemas.reasons import RejectReason
 from schemas.tables import TABLES
-from workers import ingest
 from workers.ingest import load
+from workers.pixels.decode import open_image
 from workers.pseudonyms import Pseudonymizer
 
 SEEN_AT = "2026-11-21T08:00:00+00:00"
@@ -106,14 +106,13 @@ def test_every_kind_of_trouble_is_one_reject(
     key: Pseudonymizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = png()
-    opened = ingest.open_image
 
     def failing(blob: bytes, *rest: Any) -> Any:
         if blob == b"defect":
             raise ZeroDivisionError("patient 4711")
-        return opened(blob, *rest)
+        return open_image(blob, *rest)
 
-    monkeypatch.setattr(ingest, "open_image", failing)
+    monkeypatch.setattr("workers.ingest.open_image", failing)
     blobs: list[Blob] = [
         data, b"", b"nonsense", b"defect", RejectedImage(RejectReason.CRASHED_WORKER, "twice"),
         RejectedImage(RejectReason.GONE_DURING_RUN),

@@ -27,7 +27,7 @@ def test_channels_come_first(channels: int) -> None:
     colour = np.zeros((32, 32, 3), np.uint8)
     colour[:] = (10, 60, 200)  # OpenCV writes blue, green, red
     preparer = Preparer(Recipe(size=16, channels=channels).to_dict())
-    found = preparer.prepare(_png(colour), "a.png", 0)
+    found = preparer.prepare(_png(colour), 0)
     assert isinstance(found, np.ndarray)
     assert found.shape == (channels, 16, 16)
     assert found.flags["C_CONTIGUOUS"]
@@ -39,9 +39,7 @@ def test_a_reject_is_an_answer_and_no_exception() -> None:
     preparer = Preparer(Recipe(size=16).to_dict())
     given = RejectedImage(RejectReason.GONE_DURING_RUN)
     good = _png(np.full((20, 20), 90, np.uint8))
-    found = preparer.prepare_all(
-        [given, b"", good, good[:30]], ["a.png", "b.png", "c.png", "d.png"], [0, 0, 0, 0]
-    )
+    found = preparer.prepare_all([given, b"", good, good[:30]], [0, 0, 0, 0])
     assert found[0] is given
     assert _reason(found[1]) is RejectReason.EMPTY_FILE
     assert isinstance(found[2], np.ndarray)
@@ -53,9 +51,7 @@ def test_an_unforeseen_exception_rejects_by_class_alone(monkeypatch: pytest.Monk
         raise ZeroDivisionError("patient Miller")
 
     monkeypatch.setattr(reading, "apply", fail)
-    found = Preparer(Recipe(size=16).to_dict()).prepare(
-        _png(np.full((20, 20), 90, np.uint8)), "a.png", 0
-    )
+    found = Preparer(Recipe(size=16).to_dict()).prepare(_png(np.full((20, 20), 90, np.uint8)), 0)
     assert _reason(found) is RejectReason.FAILED
     assert isinstance(found, RejectedImage)
     assert found.detail == "ZeroDivisionError"
@@ -65,19 +61,18 @@ def test_a_file_of_several_frames_is_opened_once(monkeypatch: pytest.MonkeyPatch
     opened = []
     real = reading.open_image
 
-    def count(blob: bytes, name: str) -> object:
-        opened.append(name)
-        return real(blob, name)
+    def count(blob: bytes) -> object:
+        opened.append(blob)
+        return real(blob)
 
     monkeypatch.setattr(reading, "open_image", count)
     stack = _npz(np.stack([np.full((20, 20), level, np.uint8) for level in (10, 20, 30)]))
     other = _png(np.full((20, 20), 90, np.uint8))
     preparer = Preparer(Recipe(size=16).to_dict())
-    names = ["s.npz"] * 3 + ["o.png"]
-    found = preparer.prepare_all([stack] * 3 + [other], names, [0, 1, 2, 0])
+    found = preparer.prepare_all([stack] * 3 + [other], [0, 1, 2, 0])
     levels = [image.mean() for image in found if isinstance(image, np.ndarray)]
     assert levels == [10, 20, 30, 90]
-    assert opened == ["s.npz", "o.png"]
+    assert opened == [stack, other]
 
 
 def _npz(images: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from schemas.errors import RejectedImage
 from schemas.plan import Blob, ShardFunction, ShardResult
-from workers.pixels.decode import open_image
+from workers.reading import FrameReader
 
 
 def load(_params: Mapping[str, Any]) -> ShardFunction:
@@ -16,14 +16,10 @@ def load(_params: Mapping[str, Any]) -> ShardFunction:
 
 
 def _probe(rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
-    done = 0
-    uris, frames = rows.column("uri").to_pylist(), rows.column("frame").to_pylist()
-    for blob, uri, frame in zip(blobs, uris, frames, strict=True):
-        if isinstance(blob, RejectedImage):
-            continue
-        try:
-            open_image(blob, uri).pixels(frame)
-        except RejectedImage:
-            continue
-        done += 1
+    reader = FrameReader()
+    found = [
+        reader.read(blob, frame, lambda pixels: pixels)
+        for blob, frame in zip(blobs, rows.column("frame").to_pylist(), strict=True)
+    ]
+    done = sum(not isinstance(one, RejectedImage) for one in found)
     return ShardResult({}, done=done, rejected=rows.num_rows - done)

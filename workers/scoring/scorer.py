@@ -54,10 +54,9 @@ class Scorer:
         self, rows: pa.Table, blobs: Sequence[Blob]
     ) -> Iterator[tuple[int, list[Image | RejectedImage]]]:
         preparer = Preparer(self.config.preprocessing.recipe)
-        uris = rows.column("uri").to_pylist()
         frames = rows.column("frame").to_pylist()
         for part in slices(rows.num_rows, self.network.batch):
-            yield part.start, preparer.prepare_all(blobs[part], uris[part], frames[part])
+            yield part.start, preparer.prepare_all(blobs[part], frames[part])
 
     def _probabilities(self, outputs: list[Outputs]) -> Outputs:
         if not outputs:

@@ -40,10 +40,6 @@ class Examples:
 
         def read(indices: Indices) -> list[Image | RejectedImage]:
             taken = self.rows.take(pa.array(indices))
-            return preparer.prepare_all(
-                self.fetch(taken),
-                taken.column("uri").to_pylist(),
-                taken.column("frame").to_pylist(),
-            )
+            return preparer.prepare_all(self.fetch(taken), taken.column("frame").to_pylist())
 
         return read

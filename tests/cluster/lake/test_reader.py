@@ -151,7 +151,9 @@ def test_a_reader_looks_once(local: SmallLake) -> None:
     reader = local.reader()
     assert ids(reader) == ["a"]
     # Published between the reader's look at `runs` and its look at `quality`.
-    local.publish("r2", images=[image("b")], quality=[{"image_id": "a", "kept": True}])
+    local.publish(
+        "r2", images=[image("b")], quality=[{"dataset": "d", "image_id": "a", "kept": True}]
+    )
     assert ids(reader) == ["a"]
     assert ids(reader, "quality") == []
     assert ids(local.reader(), "quality") == ["a"]
@@ -177,7 +179,9 @@ def test_a_polling_reader_sees_runs_whole_or_not_at_all(local: SmallLake) -> Non
     poller.start()
     for run in range(8):
         names = [f"{run}-{number}" for number in range(3)]
-        local.add("quality", f"r{run}", [{"image_id": one, "kept": True} for one in names])
+        local.add(
+            "quality", f"r{run}", [{"dataset": "d", "image_id": one, "kept": True} for one in names]
+        )
         local.add("images", f"r{run}", [image(one) for one in names])
         local.state(f"r{run}", "held" if run % 4 == 3 else "published")
     done.set()
@@ -211,7 +215,13 @@ def test_values_without_statistics_are_found(lake: SmallLake) -> None:
     rows = rows_of("images", [image("a", uri), image("b", age=3.0, bits=8)])
     files = write_rows(lake.storage, "images", rows, run_id="r1", shard="00000")
     commit_files(lake.storage, "images", files, run_id="r1", key=("r1",), planned={})
-    lake.publish("r1", quality=[{"image_id": "a", "kept": True}, {"image_id": "b", "kept": False}])
+    lake.publish(
+        "r1",
+        quality=[
+            {"dataset": "d", "image_id": "a", "kept": True},
+            {"dataset": "d", "image_id": "b", "kept": False},
+        ],
+    )
     for condition, expected in {
         f"uri = '{uri}'": "a",
         "uri < '/archive/c'": "b",
@@ -238,7 +248,9 @@ def test_the_lake_may_lie_in_any_folder(tmp_path: Path, folder: str) -> None:
 
 
 def test_only_the_tables_a_query_needs_are_opened(local: SmallLake) -> None:
-    local.publish("r1", images=[image("a")], quality=[{"image_id": "a", "kept": True}])
+    local.publish(
+        "r1", images=[image("a")], quality=[{"dataset": "d", "image_id": "a", "kept": True}]
+    )
     cases: dict[str, set[str]] = {
         "SELECT 1": set(),
         "SELECT * FROM Images": {"images"},

@@ -8,7 +8,6 @@ import pytest
 from cluster.lake import commit, committing
 from cluster.lake.commit import commit_files, open_table
 from cluster.lake.decisions import discard, list_runs, publish
-from cluster.lake.leases import hold
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.storage import Storage, open_storage
@@ -325,21 +324,14 @@ def test_a_commit_whose_answer_is_lost_counts_as_done(
 
 
 def _hold_back(root: str) -> str:
+    """A run as the publish gate leaves it: committed, and held."""
     store = LakeStore.open(root, create=True)
-    with hold(store.storage, KEY) as lease:
-        with store.lease(("score", "toy", "plan")):
-            pass
-        run_id = _planned(store, lease)
-    return run_id
-
-
-def _planned(store: LakeStore, lease: object) -> str:
-    from cluster.lake.commit import read_versions
-
-    store._leases[KEY] = lease, read_versions(store.storage, KEY)  # type: ignore[assignment]
-    run = store.begin(plan_toy(store, IMAGES), {})
-    InlinePool().run_shards(run, SPEC.execution)
-    committing.commit_run(run, lease, state=RunState.HELD, seconds={})  # type: ignore[arg-type]
+    with store.lease(KEY):
+        run = store.begin(plan_toy(store, IMAGES), {})
+        InlinePool().run_shards(run, SPEC.execution)
+        lake_run = LakeRun(store.storage, run.id, resumed=False)
+        lease, _ = store._leases[KEY]
+        committing.commit_run(lake_run, lease, state=RunState.HELD, seconds={})
     return run.id
 
 

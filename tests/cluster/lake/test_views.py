@@ -28,7 +28,7 @@ def test_a_view_has_the_columns_it_declares(lake: SmallLake, name: str) -> None:
     lake.publish(
         "r1",
         images=[image("a"), image("b", "/x"), image("b", "/y")],
-        quality=[{"image_id": "a", "kept": True}],
+        quality=[{"dataset": "d", "image_id": "a", "kept": True}],
         predictions=[prediction("a", "m", 0.5, 0.5)],
         models=[{"model_id": "m", "name": "n", "version": 1, "classes": ["x", "y"]}],
     )
@@ -121,11 +121,18 @@ def test_kept_images_follow_the_latest_cleaning(lake: SmallLake) -> None:
     lake.publish("r1", images=[image(name) for name in "abcd"])
     verdicts = [("a", True), ("b", False), ("c", True)]
     lake.publish(
-        "r2", quality=[{"image_id": one, "kept": kept, "recipe": "old"} for one, kept in verdicts]
+        "r2",
+        quality=[
+            {"dataset": "d", "image_id": one, "kept": kept, "recipe": "old"}
+            for one, kept in verdicts
+        ],
     )
-    lake.publish("r3", quality=[{"image_id": "b", "kept": True, "recipe": "new", "phash": "ff"}])
-    lake.add("quality", "r4", [{"image_id": "a", "kept": False}])
-    lake.publish("r5", quality=[{"image_id": "c", "kept": False, "reason": "dark"}])
+    lake.publish(
+        "r3",
+        quality=[{"dataset": "d", "image_id": "b", "kept": True, "recipe": "new", "phash": "ff"}],
+    )
+    lake.add("quality", "r4", [{"dataset": "d", "image_id": "a", "kept": False}])
+    lake.publish("r5", quality=[{"dataset": "d", "image_id": "c", "kept": False, "reason": "dark"}])
     assert rows(lake, "kept_images", "image_id, recipe, phash, quality_run_id, run_id") == [
         {
             "image_id": "a",
@@ -149,7 +156,7 @@ def test_planning_finds_what_a_model_has_not_scored(lake: SmallLake) -> None:
     lake.publish(
         "r1",
         images=[image(name) for name in "abcd"],
-        quality=[{"image_id": name, "kept": name != "d"} for name in "abcd"],
+        quality=[{"dataset": "d", "image_id": name, "kept": name != "d"} for name in "abcd"],
         predictions=[prediction("a", "m1", 0.5), prediction("b", "m2", 0.5)],
     )
     lake.add("predictions", "r2", [prediction("c", "m1", 0.5)])

@@ -21,9 +21,9 @@ PATTERN = r"(?P<split>train|test)/(?P<label>\w+)/(?:(?P<patient>person\d+)_)?.*"
 
 def metadata(csv: str, paths: list[str], **fields: Any) -> Any:
     spec = IngestSpec.model_validate(
-        {"source": "x", "metadata": {"file": "m.csv", **fields.pop("metadata", {})}, **fields}
+        {"source": "x", "metadata": {"file": "m.csv", **fields.get("metadata", {})}}
     )
-    return read_metadata(spec, paths, csv.encode())
+    return read_metadata(spec, paths, csv.encode(), others=fields.get("others", ()))
 
 
 def values(result: Any, name: str) -> list[Any]:
@@ -207,6 +207,22 @@ def test_repeated_rows_agree_or_are_contradictions() -> None:
         "files without metadata": 1,
         "contradictions in the metadata file": 1,
     }
+
+
+def test_rows_without_a_file_are_counted_over_the_whole_archive(world: World) -> None:
+    csv = "path,label\n1.png,A\n2.png,B\n9.png,C\n"
+    label = "rows of the metadata file without a file"
+    assert metadata(csv, ["1.png"], others=["2.png"]).findings[label] == 1
+    assert label not in metadata(csv, ["1.png"], others=None).findings
+    file = world.write("meta.csv", csv.encode())
+    world.add("1.png")
+    world.write("2.png", b"broken")
+    spec = {"metadata": {"file": str(file)}}
+    assert world.ingest(**spec).facts[label] == 1
+    world.add("3.png")
+    assert label not in world.ingest(**spec).facts
+    world.write("meta.csv", b"path,label\n1.png,Z\n2.png,B\n3.png,C\n")
+    assert label not in world.ingest(**spec).facts
 
 
 def test_values_are_brought_to_their_field() -> None:

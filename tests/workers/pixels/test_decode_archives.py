@@ -23,7 +23,7 @@ def archive(**arrays: Any) -> bytes:
 
 def rejection(data: bytes, limits: Limits | None = None) -> RejectedImage:
     with pytest.raises(RejectedImage) as rejected:
-        open_image(data, "", limits)
+        open_image(data, limits)
     return rejected.value
 
 
@@ -39,7 +39,7 @@ def test_every_image_is_a_frame_with_label_and_part(images: np.ndarray[Any, Any]
         test_images=images[3:],
         test_labels=np.array([0, 7]),
     )
-    image = open_image(data, "")
+    image = open_image(data)
     assert image.format == "npz"
     assert [(one.split, one.label) for one in image.frames] == [
         ("train", "1"), ("train", "0"), ("train", "1"), ("test", "0"), ("test", "7"),
@@ -54,7 +54,7 @@ def test_colour_deep_and_fortran_arrays_come_back() -> None:
     deep = np.asfortranarray(
         np.random.default_rng(3).integers(0, 65536, (2, 4, 5), dtype=np.uint16)
     )
-    image = open_image(archive(train_images=colour, val_images=deep.astype(">u2")), "")
+    image = open_image(archive(train_images=colour, val_images=deep.astype(">u2")))
     np.testing.assert_array_equal(image.pixels(1).array, colour[1])
     pixels = image.pixels(3)
     assert pixels.array.dtype.isnative
@@ -65,7 +65,7 @@ def test_colour_deep_and_fortran_arrays_come_back() -> None:
 
 def test_several_labels_of_an_image_are_joined(images: np.ndarray[Any, Any]) -> None:
     labels = np.array([[0, 1, 1]] * 5)
-    image = open_image(archive(train_images=images, train_labels=labels), "")
+    image = open_image(archive(train_images=images, train_labels=labels))
     assert image.frames[0].label == "0|1|1"
 
 
@@ -147,7 +147,7 @@ def test_damage_is_found_when_opened(images: np.ndarray[Any, Any]) -> None:
 
 def test_the_real_data_set_equals_numpy(shared_data: Path) -> None:
     path = shared_data / "medmnist" / "pneumoniamnist.npz"
-    image = open_image(path.read_bytes(), "")
+    image = open_image(path.read_bytes())
     with np.load(path, allow_pickle=False) as arrays:
         assert len(image.frames) == 3882 + 524 + 624
         for part, start in (("train", 0), ("val", 3882), ("test", 3882 + 524)):

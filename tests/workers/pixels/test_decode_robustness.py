@@ -29,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 def outcome(data: bytes) -> str:
     """What became of a file: ``decoded`` or the reason; anything else is raised."""
     try:
-        image = open_image(data, "")
+        image = open_image(data)
         for frame in range(min(len(image.frames), 3)):
             facts, pixels = image.frames[frame], image.pixels(frame)
             array = pixels.array

@@ -77,7 +77,7 @@ def test_scores_equal_a_plain_forward_pass(bundle: Files, backend: str) -> None:
     network = build_network(config.architecture, 2, 1).eval()
     load_weights(network, bundle[WEIGHTS_FILE])
     preparer = Preparer(config.preprocessing.recipe)
-    pixels = [preparer.prepare(blob, "x.png", 0) for blob in blobs]
+    pixels = [preparer.prepare(blob, 0) for blob in blobs]
     batch = torch.from_numpy(np.stack(pixels)).double()  # type: ignore[arg-type]
     with torch.inference_mode():
         expected = network.double()((batch / 255 - 0.5) / 0.25).softmax(dim=1).numpy()

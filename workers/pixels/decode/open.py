@@ -34,10 +34,10 @@ _OPENERS: Mapping[str, Callable[[bytes, Limits], ImageFile]] = MappingProxyType(
 )
 
 
-def open_image(data: bytes, name: str = "", limits: Limits | None = None) -> ImageFile:
+def open_image(data: bytes, limits: Limits | None = None) -> ImageFile:
     """Open an image file, whatever its format, and read what its header says.
 
-    The format is found in the content; ``name`` is never asked. A file that is cut off or can't
+    The format is found in the content; no name is asked. A file that is cut off or can't
     be a picture is rejected here: plain PNG, JPEG and DICOM by their structure (chunks and
     checksums, markers, lengths), every other file by decoding it once. Damage that a structure
     does not show is found when the pixels are decoded.

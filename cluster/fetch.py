@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+from botocore.exceptions import BotoCoreError
+from obstore.exceptions import BaseError
 
 from cluster.sources import local_etag
 from cluster.storage import Storage, open_storage
@@ -97,8 +99,9 @@ def _read_object(storage: Storage, path: str, etag: str) -> bytes:
         data, entry = storage.get_tagged(path)
     except FileNotFoundError:
         raise RejectedImage(RejectReason.GONE_DURING_RUN) from None
-    except PermissionError:
-        raise RejectedImage(RejectReason.UNREADABLE, "access denied") from None
+    except (BaseError, BotoCoreError, OSError) as error:
+        # Its message names the object, whose name may hold an identifier.
+        raise RejectedImage(RejectReason.UNREADABLE, type(error).__name__) from None
     if entry.etag != etag:
         raise RejectedImage(RejectReason.CHANGED_DURING_RUN)
     return data

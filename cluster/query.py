@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cluster.lake.reader import LakeReader
 from cluster.lake.store import LakeStore
 from cluster.lake.views import VIEWS
 from schemas.errors import LakeError, UsageError
+from schemas.jobtree import hint
 from schemas.tables import TABLES
 
 _GROUP_ROWS = 122_880
@@ -35,10 +36,6 @@ class ColumnInfo:
     unit: str
     description: str
 
-    def to_dict(self) -> dict[str, str]:
-        """JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class TableInfo:
@@ -52,10 +49,6 @@ class TableInfo:
     description: str
     """What one row is."""
     columns: tuple[ColumnInfo, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 class LakeQuery:
@@ -72,6 +65,22 @@ class LakeQuery:
         """Every table and view; tables are counted off the log, views by reading them."""
         return [self._describe(name) for name in (*TABLES, *VIEWS)]
 
+    def columns(self, name: str) -> tuple[ColumnInfo, ...]:
+        """The columns of a table or view; nothing is counted.
+
+        Raises:
+            UsageError: if there is none of that name.
+        """
+        described = TABLES.get(name) or VIEWS.get(name)
+        if described is None:
+            there_are = (*TABLES, *VIEWS)
+            raise UsageError(
+                f"There is no such table or view{hint(name, there_are)}",
+                got=name,
+                remedy=f"there are: {', '.join(there_are)}",
+            )
+        return tuple(_column(field) for field in described.schema)
+
     def _describe(self, name: str) -> TableInfo:
         described = TABLES.get(name) or VIEWS[name]
         return TableInfo(
@@ -79,7 +88,7 @@ class LakeQuery:
             kind="table" if name in TABLES else "view",
             rows=self.reader.count(name),
             description=described.row,
-            columns=tuple(_column(field) for field in described.schema),
+            columns=self.columns(name),
         )
 
     def export(self, target: Path, names: Sequence[str] = ()) -> Mapping[str, int]:

@@ -15,6 +15,11 @@ from schemas.errors import RejectedImage
 from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.reasons import RejectReason
 
+_WHY = {
+    RejectReason.CRASHED_WORKER: "it ended the process that decoded it",
+    RejectReason.OUT_OF_MEMORY: "it needs more memory than a process has",
+}
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -31,10 +36,9 @@ class ShardTask:
 class ShardOutcome:
     """What the driver is told."""
 
-    shard: str
     done: int
     rejected: int
-    seconds: float
+    gone: int
 
 
 class ShardProcess:
@@ -48,12 +52,12 @@ class ShardProcess:
 
     def run(self, task: ShardTask) -> ShardOutcome:
         """Compute a shard and put its receipt."""
-        started = time.perf_counter()
+        started_s = time.process_time()
         rows = decode_rows(task.rows)
         result = self._function(rows, _blobs(self._fetcher, rows, task.condemned))
         write_files(result, self._params)
-        self._writer.record(task.shard, result)
-        return ShardOutcome(task.shard, result.done, result.rejected, time.perf_counter() - started)
+        self._writer.record(task.shard, result, cpu_s=time.process_time() - started_s)
+        return ShardOutcome(result.done, result.rejected, result.gone)
 
 
 class ProbeProcess:
@@ -108,5 +112,5 @@ def _blobs(
 ) -> Sequence[Blob]:
     blobs = fetcher.fetch(rows, without=frozenset(condemned))
     for row, reason in condemned.items():
-        blobs[row] = RejectedImage(reason, "its decoder ended the process twice")
+        blobs[row] = RejectedImage(reason, _WHY[reason])
     return blobs

@@ -127,11 +127,14 @@ def _walk(
                 status = entry.stat()
                 yield SourceFile(entry.path, path, status.st_size, local_etag(status))
     except OSError as error:
+        # Names below the source may be those of patients.
+        depth = below.count("/")
         raise SourceError(
             "A folder of the source can't be read",
-            where=str(error.filename or folder),
-            got=_why(error),
-            remedy="make it readable, or move it out of the source",
+            where=folder[: len(folder) - len(below)] or "/",
+            got=f"{_why(error)}, at depth {depth} below the source",
+            remedy="find it with `find -L SOURCE -type d ! -readable`; make it readable, or move "
+            "it out of the source",
         ) from None
 
 

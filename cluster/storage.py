@@ -5,11 +5,11 @@ name, on S3 the put carries ``If-None-Match: *``. Leases, plans and receipts res
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from uuid import uuid4
 import boto3
 import obstore
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 
 from schemas.errors import LakeError
@@ -33,6 +33,8 @@ _RETRIES: "RetryConfig" = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15)},
 }
 _PARALLEL_GETS = 16
+STORE_ERRORS = (BaseError, OSError)
+"""What a store that can't be reached raises."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,14 @@ class Entry:
 class Storage:
     """The objects below one root."""
 
-    def __init__(self, root: str, store: ObjectStore, delta_options: dict[str, str]) -> None:
+    def __init__(
+        self,
+        root: str,
+        store: ObjectStore,
+        delta_options: Callable[[], dict[str, str]] = dict[str, str],
+    ) -> None:
         self.root = root
-        self.delta_options = delta_options
-        """Options deltalake needs to reach the same place."""
-        self._store = store
+        self._store, self._delta_options = store, delta_options
 
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
@@ -62,6 +67,11 @@ class Storage:
     def local_path(self) -> Path | None:
         """The root as a path, if it lies on disk."""
         return None if self.root.startswith("s3://") else Path(self.root)
+
+    @property
+    def delta_options(self) -> dict[str, str]:
+        """Options deltalake needs to reach the same place, with credentials that hold now."""
+        return self._delta_options()
 
     def delta_uri(self, table: str) -> str:
         """Where the Delta table of that name lies."""
@@ -101,6 +111,13 @@ class Storage:
         except AlreadyExistsError:
             return False
         return True
+
+    def claim(self, path: str, data: bytes) -> bool:
+        """Like `put_new`, for data nobody else writes; says whether the object holds it.
+
+        The client repeats a put whose answer got lost, and the first attempt refuses the second.
+        """
+        return self.put_new(path, data) or self.get(path) == data
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All objects below a folder, in no particular order."""
@@ -156,14 +173,14 @@ def open_storage(uri: str) -> Storage:
             "No such kind of store", got=f"{scheme}://", remedy="use a directory or s3://bucket/…"
         )
     path = _local(uri)
-    return Storage(str(path), LocalStore(path, mkdir=True), {})
+    return Storage(str(path), LocalStore(path, mkdir=True))
 
 
 def peek_storage(uri: str) -> Storage:
     """Open a root to look at it: a directory that is missing is not made, and reads as empty."""
     if urlsplit(uri).scheme not in ("", "file") or _local(uri).is_dir():
         return open_storage(uri)
-    return Storage(str(_local(uri)), MemoryStore(), {})
+    return Storage(str(_local(uri)), MemoryStore())
 
 
 def _local(uri: str) -> Path:
@@ -175,7 +192,8 @@ def _open_s3(root: str) -> Storage:
     session = boto3.Session()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = session.region_name or "us-east-1"
-    delta_options = _delta_options(session, region, endpoint)
+    delta_options = partial(_delta_options, session, region, endpoint)
+    delta_options()  # no credentials: said here, not at the first commit
     store = S3Store.from_url(
         root,
         config={"region": region, **({"endpoint": endpoint} if endpoint else {})},

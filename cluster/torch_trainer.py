@@ -35,6 +35,7 @@ from cluster.storage import open_storage
 from cluster.train_order import TrainOrder
 from schemas.bundle import OUTCOME_FILE, Preprocessing
 from schemas.errors import RunError
+from schemas.rejects import reject_row
 from workers.models.classifier.bundling import BundleFacts
 from workers.models.classifier.finishing import finish_bundle
 from workers.models.classifier.fitting import fit_classifier
@@ -157,14 +158,14 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
         result = trainer.fit()
     except TrainingFailedError as error:
         raise RunError(
-            "training failed",
+            "Training failed",
             where=place.run_name,
             got=_cause(error),
             remedy="the log of the workers says more; run again to go on from the last checkpoint",
         ) from error
     told: Mapping[str, Any] = cast("Result", result).return_value or {}
     if result.checkpoint is None:
-        raise RunError("training ended without a checkpoint", where=place.run_name)
+        raise RunError("Training ended without a checkpoint", where=place.run_name)
     files = _finish(task, result.checkpoint, told["preprocessing"])
     outcome = {"rejects": told["rejects"], "history": told["history"]}
     return {**files, OUTCOME_FILE: json.dumps(outcome).encode()}
@@ -180,17 +181,11 @@ def _train_worker(loop: Mapping[str, Any]) -> dict[str, Any]:
     fitted = fit_classifier(
         task.config, examples, context, cache_bytes=task.cache_bytes, start=task.start
     )
+    places = pa.array([one.row for one in fitted.rejects], pa.int64())
+    rejected = examples.rows.take(places).to_pylist()
     rejects = [
-        {
-            "uri": examples.rows.column("uri")[reject.row].as_py(),
-            "image_id": examples.rows.column("image_id")[reject.row].as_py(),
-            "etag": examples.rows.column("etag")[reject.row].as_py(),
-            "stage": "train",
-            "subject": task.facts.fingerprint,
-            "reason": reject.reason.reason.value,
-            "detail": reject.reason.detail,
-        }
-        for reject in fitted.rejects
+        reject_row(row, reject.reason, stage="train", subject=task.facts.fingerprint)
+        for row, reject in zip(rejected, fitted.rejects, strict=True)
     ]
     every = [one for part in ranks.gather_objects(rejects) for one in part]
     return {

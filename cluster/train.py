@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.progress import Progress
+from cluster.ray_failures import as_ours
 from cluster.train_order import Board, TrainOrder
 from cluster.works import train_bundle
-from schemas.errors import RaywardError
 from schemas.protocols import Run
 
 POLL_S = 1.0
@@ -35,17 +36,10 @@ def train_on_ray(
             seen += len(fresh)
             progress.advance(rows.num_rows * len(fresh), 0)
             if ready:
-                files: Mapping[str, bytes] = _answer(leading)
+                files: dict[str, bytes] = ray.get(leading)
                 return files
+    except RayError as error:
+        raise as_ours(error, f"{run.id}, training") from error
     finally:
         progress.finish()
         ray.kill(board)
-
-
-def _answer(leading: "ray.ObjectRef[dict[str, bytes]]") -> Mapping[str, bytes]:
-    try:
-        return ray.get(leading)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RaywardError):
-            raise error.cause from None
-        raise

@@ -23,6 +23,8 @@ class Work:
     """Prepares the shard function once a process, models included."""
     finish: Callable[[Params], FinishFunction] | None = None
     """Prepares the finishing step, for kinds that have one."""
+    whole: bool = False
+    """The single shard needs all rows at once, so it must not be halved."""
     probe: Callable[[Params], ShardFunction] | None = None
     """Prepares the part that can die on a bad image; all of `load` when not given."""
 
@@ -105,9 +107,9 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "phantoms": Work(_phantoms, finish=_phantoms_finish),
         "ingest": Work(_ingest),
         "clean": Work(_clean, finish=_clean_finish),
-        "split": Work(_split),
+        "split": Work(_split, whole=True),
         "score": Work(_score, probe=_score_probe),
-        "evaluate": Work(_evaluate),
+        "evaluate": Work(_evaluate, whole=True),
     }
 )
 """Kinds that compute in shards."""

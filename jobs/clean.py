@@ -9,42 +9,51 @@ import pyarrow.compute as pc
 from jobs.batch import run_batch
 from schemas.plan import Counts, Plan, fingerprint, shard_bounds
 from schemas.protocols import Pool, Report, Store
+from schemas.reasons import TRANSIENT
 from schemas.specs.clean import CleanSpec
 from workers.pixels.decoder import DECODER_VERSION
 from workers.pixels.steps import DECODER
 
-_TO_CLEAN = """
+_JUDGED = """
+    SELECT image_id, arg_max(phash, run_id) AS phash, arg_max(kept, run_id) AS kept FROM quality
+    WHERE dataset = $dataset GROUP BY image_id HAVING arg_max(recipe, run_id) = $recipe
+"""
+"""Images whose latest verdict, the one that `kept_images` shows, is by these rules."""
+
+_TO_CLEAN = f"""
 SELECT image_id, uri, frame, etag, bytes FROM current_images AS images
 WHERE dataset = $dataset
-    AND NOT EXISTS (
-        SELECT 1 FROM quality WHERE recipe = $recipe AND quality.image_id = images.image_id)
+    AND image_id NOT IN (SELECT image_id FROM ({_JUDGED}))
     AND NOT EXISTS (
         SELECT 1 FROM rejects
         WHERE NOT $retry AND stage = 'clean' AND subject IN ($recipe, $subject)
             AND rejects.image_id = images.image_id
-            AND rejects.etag IS NOT DISTINCT FROM images.etag)
+            AND rejects.etag IS NOT DISTINCT FROM images.etag
+            AND NOT list_contains($transient, reason))
 ORDER BY uri, frame, image_id
 """
 
-_KEPT = """
-SELECT image_id, phash FROM quality JOIN current_images AS images USING (dataset, image_id)
-WHERE images.dataset = $dataset AND recipe = $recipe AND kept
+_KEPT = f"""
+SELECT image_id, phash FROM ({_JUDGED}) JOIN current_images AS images USING (image_id)
+WHERE images.dataset = $dataset AND kept
 ORDER BY image_id
 """
 
 
 def plan(spec: CleanSpec, store: Store) -> Plan:
-    """Plan the images of the data set that these rules have not judged.
+    """Plan the images of the data set whose latest verdict is not by these rules.
 
     A reject stands until the image's bytes, the rules or the decoders change, or rejects are
-    retried; images whose verdict waits in a held run are left out. Images kept earlier, and still
-    there, go along for the finishing step: new ones are near-duplicates of them too.
+    retried, and a transient one not at all; images whose verdict waits in a held run are left
+    out. Images kept earlier, and still there, go along for the finishing step: new ones are
+    near-duplicates of them too.
     """
     wanted = {
         "dataset": spec.dataset,
         "recipe": recipe(spec),
         "subject": subject(spec),
         "retry": spec.retry_rejects,
+        "transient": sorted(TRANSIENT),
     }
     images = store.query(_TO_CLEAN, wanted)
     counted = store.query(

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from jobs.batch import run_batch
 from jobs.rows import GROUP, LATEST_SPLITS, digest_rows
-from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.train import EvaluateSpec
 
@@ -28,9 +28,12 @@ WHERE images.dataset = $dataset AND places.part IN (SELECT unnest($parts))
 ORDER BY places.image_id
 """
 
+_ASKED = "_asked"
+"""The fact under which a run notes a hash of its question."""
+
 
 def plan(spec: EvaluateSpec, store: Store) -> Plan:
-    """Plan the figures of every part, or nothing where they were computed from these very rows.
+    """Plan the figures of every part, or nothing where their newest ones are of these very rows.
 
     Images without a label of the model's classes, or without a score, count in no figure; the
     plan's facts say how many there are.
@@ -63,18 +66,23 @@ def key(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
 
 def identity(spec: EvaluateSpec, bundle: Mapping[str, Any], rows: pa.Table) -> Mapping[str, Any]:
     """What the figures depend on: the rows, the operating point and the resampling."""
-    return spec.identity() | {
-        "model_id": bundle["model_id"],
+    return _question(spec, bundle) | {
         "operating_point": _operating_point(bundle),
         "rows": digest_rows(rows, ("image_id", "part", "label", "group", "scored_by")),
     }
+
+
+def _question(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked, whatever the answer; the name counts, since the figures bear it."""
+    return spec.identity() | {"study": spec.name, "model_id": bundle["model_id"]}
 
 
 def _plan(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa.Table) -> Plan:
     rows = _usable(found, bundle)
     stated = identity(spec, bundle, rows)
     inputs = rows.drop_columns(["scored_by"])
-    if _evaluated(store, key(spec, bundle), run_fingerprint(spec.kind, stated)):
+    asked = fingerprint(_question(spec, bundle))
+    if _evaluated(store, key(spec, bundle), asked, run_fingerprint(spec.kind, stated)):
         counts, inputs = Counts(up_to_date=rows.num_rows), inputs.slice(0, 0)
     else:
         counts = Counts()
@@ -88,7 +96,7 @@ def _plan(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa
         # One shard: a resampled figure needs all images at once.
         bounds=(0, inputs.num_rows) if inputs.num_rows else (),
         counts=counts,
-        facts=_facts(found, bundle),
+        facts=_facts(found, bundle) | {_ASKED: asked},
     )
 
 
@@ -146,11 +154,14 @@ def _operating_point(bundle: Mapping[str, Any]) -> dict[str, Any] | None:
     return json.loads(stated) if stated else None
 
 
-def _evaluated(store: Store, owned: tuple[str, ...], fingerprint: str) -> bool:
-    """Whether the newest evaluation of this model on this split saw just these rows."""
+def _evaluated(store: Store, owned: tuple[str, ...], asked: str, made_by: str) -> bool:
+    """Whether the newest answer to this question came from just these rows.
+
+    Other questions about the same model and split (other parts, another name) stand between.
+    """
     newest = store.query(
         "SELECT fingerprint FROM runs WHERE kind = 'evaluate' AND key = $key "
-        "AND state = 'published' ORDER BY recorded_at DESC LIMIT 1",
-        {"key": "/".join(owned)},
+        "AND state = 'published' AND facts ->> $fact = $asked ORDER BY recorded_at DESC LIMIT 1",
+        {"key": "/".join(owned), "fact": _ASKED, "asked": asked},
     )
-    return bool(newest["fingerprint"].to_pylist() == [fingerprint])
+    return bool(newest["fingerprint"].to_pylist() == [made_by])

@@ -1,4 +1,4 @@
-"""Rows of split data sets, shared by the kinds that train and evaluate."""
+"""Rows of split data sets, shared by the kinds that split, train and evaluate."""
 
 import hashlib
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from jobs.batch import run_batch
 from schemas.plan import Counts, Plan, shard_bounds
 from schemas.protocols import Pool, Report, Store
+from schemas.reasons import TRANSIENT
 from schemas.specs.score import ScoreSpec
 
 _VIEWS = {"kept": "kept_images", "all": "current_images"}
@@ -23,7 +24,8 @@ WHERE dataset = $dataset
         SELECT 1 FROM rejects
         WHERE NOT $retry AND stage = 'score' AND subject = $model_id
             AND rejects.image_id = images.image_id
-            AND rejects.etag IS NOT DISTINCT FROM images.etag)
+            AND rejects.etag IS NOT DISTINCT FROM images.etag
+            AND NOT list_contains($transient, reason))
 ORDER BY uri, frame, image_id
 """
 
@@ -31,15 +33,20 @@ ORDER BY uri, frame, image_id
 def plan(spec: ScoreSpec, store: Store) -> Plan:
     """Plan the images of the data set that this model has not scored.
 
-    A reject stands until the image's bytes change or rejects are retried; images whose scores
-    wait in a held run are left out.
+    A reject stands until the image's bytes change or rejects are retried, and a transient one
+    not at all; images whose scores wait in a held run are left out.
 
     Raises:
         BundleError: if the lake has no such bundle.
     """
     bundle = store.bundle(spec.model)
     view = _VIEWS[spec.images]
-    wanted = {"dataset": spec.dataset, "model_id": bundle["model_id"], "retry": spec.retry_rejects}
+    wanted = {
+        "dataset": spec.dataset,
+        "model_id": bundle["model_id"],
+        "retry": spec.retry_rejects,
+        "transient": sorted(TRANSIENT),
+    }
     images = store.query(_TO_SCORE.format(view=view), wanted)
     counted = store.query(
         f"SELECT count(*) AS n FROM {view} WHERE dataset = $dataset", {"dataset": spec.dataset}
@@ -52,14 +59,7 @@ def plan(spec: ScoreSpec, store: Store) -> Plan:
         name=spec.name,
         key=key(spec, bundle),
         identity=identity(spec, bundle),
-        params={
-            "bundle": bundle["uri"],
-            "model_id": bundle["model_id"],
-            "backend": spec.backend,
-            "device": "cuda" if spec.execution.gpus_per_worker else "cpu",
-            "batch": spec.batch_size,
-            "scored_at": datetime.now(UTC).isoformat(),
-        },
+        params=_params(spec, bundle),
         inputs=inputs,
         bounds=shard_bounds(
             inputs["bytes"].to_pylist(),
@@ -85,10 +85,25 @@ def run(spec: ScoreSpec, pool: Pool, store: Store) -> Report:
 
 
 def key(spec: ScoreSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
-    """A run alone may write the scores of a data set by a model."""
-    return (spec.kind, spec.dataset, str(bundle["model_id"]))
+    """A run alone may write the scores of a model.
+
+    The data set is no part of it: a score is of an image by a model, and two data sets that share
+    images, scored at once, would score those twice.
+    """
+    return (spec.kind, str(bundle["model_id"]))
 
 
 def identity(spec: ScoreSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
     """What scores depend on beside the images: the model, and which images are wanted."""
     return {"dataset": spec.dataset, "model_id": bundle["model_id"], "images": spec.images}
+
+
+def _params(spec: ScoreSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
+    stated = {} if spec.batch_size is None else {"batch": spec.batch_size}
+    return stated | {
+        "bundle": bundle["uri"],
+        "model_id": bundle["model_id"],
+        "backend": spec.backend,
+        "device": "cuda" if spec.execution.gpus_per_worker else "cpu",
+        "scored_at": datetime.now(UTC).isoformat(),
+    }

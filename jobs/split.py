@@ -5,16 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.batch import run_batch
+from jobs.rows import LATEST_SPLITS
 from schemas.plan import Counts, Plan, run_fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.split import SplitSpec
 from workers.splitting import check
 
-_IMAGES = """
-WITH places AS (
-    SELECT image_id, part, fold, group_id FROM splits WHERE split_name = $split
-    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
-),
+_IMAGES = f"""
+WITH places AS ({LATEST_SPLITS}),
 found AS (
     SELECT image_id, phash FROM quality WHERE dataset = $dataset
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1

@@ -148,7 +148,7 @@ def parse_config(data: bytes, where: str = "") -> BundleConfig:
     version = found.get("format") if isinstance(found, dict) else None
     if version != BUNDLE_FORMAT:
         raise BundleError(
-            "the bundle has another format",
+            "The bundle has another format",
             where=where,
             got=repr(version),
             remedy=f"this version of Rayward reads format {BUNDLE_FORMAT}",
@@ -176,10 +176,10 @@ def check_files(config: BundleConfig, files: Mapping[str, bytes], needed: tuple[
     """
     for name in needed:
         if name not in files:
-            raise BundleError("a file of the bundle is missing", where=f"{config.name}: {name}")
+            raise BundleError("A file of the bundle is missing", where=f"{config.name}: {name}")
         if config.files.get(name) != digest(files[name]):
             raise BundleError(
-                "a file of the bundle is damaged",
+                "A file of the bundle is damaged",
                 where=f"{config.name}: {name}",
                 remedy="copy the bundle again, or train anew",
             )

@@ -18,7 +18,7 @@ class Report:
     kind: str
     name: str
     status: str
-    """published, held, up_to_date, planned or failed."""
+    """published, held, up_to_date, planned, waiting or failed."""
     run_id: str | None = None
     """The run that did the work; none when there was nothing to do."""
     counts: Counts = field(default_factory=Counts)

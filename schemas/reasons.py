@@ -21,7 +21,6 @@ class RejectReason(StrEnum):
     ANIMATED = "animated"
     UNREADABLE = "unreadable"
     """The store or the disk failed to hand out the bytes."""
-    MISSING_METADATA = "missing_metadata"
     CHANGED_DURING_RUN = "changed_during_run"
     GONE_DURING_RUN = "gone_during_run"
     CRASHED_WORKER = "crashed_worker"
@@ -29,6 +28,19 @@ class RejectReason(StrEnum):
     GATE_DISCARDED = "gate_discarded"
     FAILED = "failed"
     """An exception nobody foresaw; the detail names its class."""
+
+
+TRANSIENT = frozenset(
+    {
+        RejectReason.CHANGED_DURING_RUN,
+        RejectReason.GONE_DURING_RUN,
+        RejectReason.UNREADABLE,
+        RejectReason.OUT_OF_MEMORY,
+    }
+)
+"""Rejects that say nothing about the bytes: every plan asks for such an input again.
+
+`crashed_worker` is none of them: an image that killed its process would kill the next one."""
 
 
 class DropReason(StrEnum):

@@ -272,7 +272,7 @@ _ALL = (
             _column("facts", pa.string(), "JSON: findings by label"),
             _column("seconds", pa.string(), "JSON: seconds by stage", "s"),
             _column("cost", pa.string(), "JSON: CPU and GPU seconds", "s"),
-            _column("state", pa.string(), "held, published or discarded"),
+            _column("state", pa.string(), "held, published, discarded or abandoned"),
             _column("recorded_at", TIMESTAMP, "when the row was written"),
         ),
         sort_by=("recorded_at",),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from schemas.errors import RejectedImage
 from schemas.plan import Blob, FinishFunction, ShardFunction, ShardResult
 from schemas.reasons import DropReason
+from schemas.rejects import reject_row
 from schemas.tables import rows_of
 from workers.pixels.checks import Measures, Thresholds, drop_reason, measure
 from workers.pixels.hash import hash_thumbnails, thumbnail, to_hex
@@ -79,7 +80,7 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
         for row, blob in zip(rows.to_pylist(), blobs, strict=True):
             found = reader.read(blob, row["frame"], inspect)
             if isinstance(found, RejectedImage):
-                rejects.append(_reject(row, found, params["subject"]))
+                rejects.append(reject_row(row, found, stage="clean", subject=params["subject"]))
             else:
                 seen.append((row, found))
         tables = {FACTS: _facts(seen, thresholds), "rejects": rows_of("rejects", rejects)}
@@ -128,18 +129,6 @@ def _facts(seen: Sequence[tuple[dict[str, Any], Findings]], limits: Thresholds) 
         for (row, found), phash in zip(seen, hashes, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
-
-
-def _reject(row: Mapping[str, Any], why: RejectedImage, subject: str) -> dict[str, object]:
-    return {
-        "uri": row["uri"],
-        "image_id": row["image_id"],
-        "stage": "clean",
-        "subject": subject,
-        "etag": row["etag"],
-        "reason": why.reason.value,
-        "detail": why.detail,
-    }
 
 
 def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | None) -> pa.Array:

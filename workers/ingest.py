@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from schemas.errors import KeyFileError, RejectedImage
 from schemas.plan import Blob, ShardFunction, ShardResult
-from schemas.reasons import RejectReason
+from schemas.reasons import TRANSIENT, RejectReason
+from schemas.rejects import reject_row
 from schemas.tables import rows_of
-from workers.ingest_actions import FACTS, GONE, READ, STAGE, TRANSIENT
+from workers.ingest_actions import FACTS, GONE, READ, STAGE
 from workers.pixels.decode import FrameFacts, HeaderFacts, ImageFile, Limits, open_image
 from workers.pseudonyms import Pseudonymizer, key_file
 
@@ -62,7 +63,7 @@ class _Ingest:
     def shard(self, rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
         """Catalogue the rows' files.
 
-        ``rows`` has the columns of the plan (`jobs.ingest.planning.INPUTS`). Returns rows of
+        ``rows`` has the columns of the plan (`jobs.ingest.inputs.INPUTS`). Returns rows of
         `images` and `rejects`; never raises for one file.
         """
         images: list[Row] = []
@@ -169,15 +170,8 @@ class _Ingest:
         ]
 
     def _reject(self, row: Row, reject: RejectedImage) -> Row:
-        return {
-            "uri": self._masked(row, ()),
-            "image_id": None,
-            "stage": STAGE,
-            "subject": self._subject,
-            "etag": row["etag"],
-            "reason": reject.reason.value,
-            "detail": reject.detail,
-        }
+        place = {"uri": self._masked(row, ()), "etag": row["etag"]}
+        return reject_row(place, reject, stage=STAGE, subject=self._subject)
 
     def _masked(self, row: Row, found: Sequence[str]) -> str:
         """The file's uri without the identifiers of the metadata and of its header.

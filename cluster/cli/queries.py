@@ -67,26 +67,19 @@ def tables(
     """
     from cluster.query import open_query
     from cluster.render import console, grid
-    from schemas.errors import UsageError
-    from schemas.jobtree import hint
 
-    found = {one.name: one for one in open_query(lake_root(lake)).tables()}
-    if name is not None and name not in found:
-        raise UsageError(
-            f"There is no such table or view{hint(name, found)}",
-            got=name,
-            remedy=f"there are: {', '.join(found)}",
-        )
+    reader = open_query(lake_root(lake))
     if name is None:
+        listed = reader.tables()
         if as_json:
-            for one in found.values():
+            for one in listed:
                 print_json(asdict(one))
             return
         headers = ("name", "kind", "rows", "one row is")
-        rows = [(one.name, one.kind, f"{one.rows:,}", one.description) for one in found.values()]
+        rows = [(one.name, one.kind, f"{one.rows:,}", one.description) for one in listed]
         console(sys.stdout).print(grid(headers, rows, right=(2,)))
         return
-    columns = found[name].columns
+    columns = reader.columns(name)
     if as_json:
         for column in columns:
             print_json(asdict(column))

@@ -55,7 +55,7 @@ def status(
 def publish(run: RunArgument, lake: LakeOption = None) -> None:
     """Make the rows of a held run visible.
 
-    Example: rayward publish 20261121T031500Z-4f2a
+    Example: rayward publish 20261121T031500123Z-score-4f2a9c
     """
     from cluster.lake.decisions import publish as publish_run
     from cluster.lake.store import LakeStore
@@ -69,7 +69,7 @@ def discard(run: RunArgument, lake: LakeOption = None) -> None:
 
     Its rows never become visible, and its images become rejects.
 
-    Example: rayward discard 20261121T031500Z-4f2a
+    Example: rayward discard 20261121T031500123Z-score-4f2a9c
     """
     from cluster.lake.decisions import discard as discard_run
     from cluster.lake.store import LakeStore

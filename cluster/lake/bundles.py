@@ -24,7 +24,7 @@ def put_bundle(storage: Storage, name: str, files: Mapping[str, bytes], *, run_i
     for path, data in files.items():
         storage.put(f"{folder}/{path}", data)
     pointer = {"run_id": run_id, "files": {path: len(data) for path, data in files.items()}}
-    if not storage.put_new(f"{folder}/{_POINTER}", json.dumps(pointer).encode()):
+    if not storage.claim(f"{folder}/{_POINTER}", json.dumps(pointer).encode()):
         raise BundleError(
             "Another run wrote this version of the bundle meanwhile",
             where=folder,
@@ -45,7 +45,7 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
         BundleError: if the version is no number.
     """
     name, at, version = reference.partition("@")
-    if at and not version.isdigit():
+    if at and not version.isdecimal():
         raise BundleError(
             "No such bundle",
             got=reference,

@@ -9,6 +9,7 @@ commit opens a fresh handle, reads both, and commits on that handle.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -97,8 +98,8 @@ def commit_files(
     run_id: str,
     key: tuple[str, ...],
     planned: Mapping[str, int],
-) -> None:
-    """Make a run's files part of a table, unless they are already.
+) -> bool:
+    """Make a run's files part of a table, unless they are already; says whether it did.
 
     ``planned`` holds how many runs of the key each table had at planning.
 
@@ -107,7 +108,7 @@ def commit_files(
     """
     handle = ensure_table(storage, table)
     if handle.transaction_version(_run_transaction(run_id)) is not None:
-        return
+        return False
     found = handle.transaction_version(_key_transaction(key)) or 0
     expected = planned.get(table, 0)
     if found != expected:
@@ -125,10 +126,28 @@ def commit_files(
         _append(handle, table, files, transactions)
     except DeltaError as error:
         # A commit whose answer got lost did happen; only the log knows.
-        if ensure_table(storage, table).transaction_version(_run_transaction(run_id)) is None:
+        if not has_run(storage, table, run_id):
             raise CommitConflict(
                 "A commit failed", where=table, got=str(error), remedy="run the job again"
             ) from error
+        return False
+    return True
+
+
+def has_run(storage: Storage, table: str, run_id: str) -> bool:
+    """Whether a run's files are part of a table."""
+    handle = open_table(storage, table)
+    return handle is not None and handle.transaction_version(_run_transaction(run_id)) is not None
+
+
+def is_outdated(
+    storage: Storage, table: str, *, run_id: str, key: tuple[str, ...], planned: Mapping[str, int]
+) -> bool:
+    """Whether another run of the key wrote to a table since planning, and this one did not yet."""
+    handle = open_table(storage, table)
+    if handle is None or handle.transaction_version(_run_transaction(run_id)) is not None:
+        return False
+    return (handle.transaction_version(_key_transaction(key)) or 0) != planned.get(table, 0)
 
 
 def commit_state(
@@ -147,7 +166,15 @@ def commit_state(
             where=run_id,
             remedy="look at `rayward status`",
         )
-    _append(handle, "runs", files, [Transaction(_run_transaction(run_id), expected + 1)])
+    try:
+        _append(handle, "runs", files, [Transaction(_run_transaction(run_id), expected + 1)])
+    except DeltaError as error:
+        added = pa.table(ensure_table(storage, "runs").get_add_actions(flatten=True))["path"]
+        wanted = {one.add_action("runs").path for one in files}
+        if not wanted <= set(added.to_pylist()):  # otherwise only the answer got lost
+            raise CommitConflict(
+                "A commit failed", where="runs", got=str(error), remedy="look at `rayward status`"
+            ) from error
 
 
 def states_written(storage: Storage, run_id: str) -> int:

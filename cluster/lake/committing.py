@@ -3,24 +3,39 @@
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.lake.commit import COMMIT_ORDER, commit_files, commit_state, states_written
+from cluster.lake.commit import (
+    COMMIT_ORDER,
+    commit_files,
+    commit_state,
+    has_run,
+    is_outdated,
+    states_written,
+)
 from cluster.lake.files import DataFile, write_rows
-from cluster.lake.layout import open_prefix, staged_prefix
+from cluster.lake.layout import open_prefix, receipt_path, staged_prefix, train_prefix
 from cluster.lake.leases import Lease
+from cluster.lake.reader import LakeReader
 from cluster.lake.runs import FINISH, LakeRun, Receipt
 from cluster.storage import Storage
-from schemas.errors import CountsMismatch, RunError
+from schemas.errors import CommitConflict, CountsMismatch, LeaseLost, RunError
 from schemas.plan import Counts, Plan
 from schemas.protocols import Report
 from schemas.reasons import RunState
 from schemas.tables import rows_of
 
 CODE_VERSION = version("rayward")
+_FIGURES = ("facts", "seconds", "cost")
+_LAST_STATE = """
+SELECT arg_max(state, recorded_at) AS state, max(recorded_at) AS recorded_at
+FROM runs WHERE run_id = $run GROUP BY run_id
+"""
 
 
 def commit_run(
@@ -33,26 +48,26 @@ def commit_run(
     Raises:
         CountsMismatch: if the receipts do not account for every input.
         RunError: if a shard has no receipt or a file is missing or cut short.
+        CommitConflict: if another run of the key committed since planning.
         LeaseLost: if another driver took the run over.
     """
     receipts = run.done()
     counts = reconcile(run.plan, receipts)
     facts = {**run.plan.facts, **add_up([one.facts for one in receipts])}
-    files: dict[str, list[DataFile]] = {}
-    for receipt in receipts:
-        for table, written in receipt.files.items():
-            files.setdefault(table, []).extend(written)
-    check_files(run.storage, [one for some in files.values() for one in some])
+    cpu_s = round(sum(one.cpu_s for one in receipts), 3)
     lease.check()
-    planned = run.header["key_versions"]
-    for table in COMMIT_ORDER:
-        if files.get(table):
-            commit_files(
-                run.storage, table, files[table], run_id=run.id, key=run.plan.key, planned=planned
-            )
-    row = _row_of(run, state, counts=counts, facts=facts, seconds=seconds)
+    check_files(run, receipts)
+    _commit_tables(run, receipts)
+    row = _row_of(
+        run,
+        state,
+        counts=counts,
+        figures={"facts": facts, "seconds": _rounded(seconds), "cost": {"cpu_s": cpu_s}},
+    )
     named = write_rows(run.storage, "runs", row, run_id=run.id, shard="run")
-    commit_files(run.storage, "runs", named, run_id=run.id, key=run.plan.key, planned=planned)
+    lease.check()
+    if not _commit(run, "runs", named):
+        _check_taken_as(run, state)
     close(run)
     return Report(
         kind=run.plan.kind,
@@ -66,8 +81,59 @@ def commit_run(
     )
 
 
+def _commit_tables(run: LakeRun, receipts: Sequence[Receipt]) -> None:
+    files: dict[str, list[DataFile]] = {}
+    for receipt in receipts:
+        for table, written in receipt.files.items():
+            files.setdefault(table, []).extend(written)
+    for table in COMMIT_ORDER:
+        if files.get(table):
+            _commit(run, table, files[table])
+
+
+def _commit(run: LakeRun, table: str, files: Sequence[DataFile]) -> bool:
+    """Commit to one table; a run whose plan proves outdated is abandoned, as it can't go on."""
+    storage, key, planned = run.storage, run.plan.key, run.header["key_versions"]
+    try:
+        return commit_files(storage, table, files, run_id=run.id, key=key, planned=planned)
+    except CommitConflict:
+        if is_outdated(storage, table, run_id=run.id, key=key, planned=planned):
+            abandon(run)
+        raise
+
+
+def _check_taken_as(run: LakeRun, state: RunState) -> None:
+    """Make sure that a run `runs` had already stands there as this driver was to record it.
+
+    Raises:
+        LeaseLost: if another driver recorded something else, as that the run is abandoned.
+    """
+    last = last_state(run.storage, run.id)
+    if last is None or last.state not in (state, RunState.PUBLISHED):
+        raise LeaseLost(
+            "Another driver took this work over and decided about the run",
+            where=run.id,
+            got=last.state if last else "no state",
+            remedy="nothing is lost: run the job again to see what is left",
+        )
+
+
+@dataclass(frozen=True)
+class LastState:
+    """Where a run stands in `runs`."""
+
+    state: str
+    recorded_at: datetime
+
+
+def last_state(storage: Storage, run_id: str) -> LastState | None:
+    """Where a run stands, or nothing if `runs` does not name it."""
+    rows = LakeReader(storage).query(_LAST_STATE, {"run": run_id}).to_pylist()
+    return LastState(**rows[0]) if rows else None
+
+
 def abandon(run: LakeRun) -> None:
-    """Record that nobody will go on with a run: another spec took its key over."""
+    """Record that nobody will go on with a run: another spec or run took its key over."""
     if states_written(run.storage, run.id) == 0:
         record_state(run, RunState.ABANDONED, expected=0)
     close(run)
@@ -81,15 +147,28 @@ def record_state(
     ``expected`` is how many rows `runs` has about it.
     """
     named = run_id or run.id
-    row = _row_of(run, state, counts=counts or run.plan.counts, facts={}, seconds={})
+    # S3 tells whole seconds, and a tie of two states would leave open which one stands.
+    last = last_state(run.storage, named) if expected else None
+    row = _row_of(
+        run,
+        state,
+        counts=counts or run.plan.counts,
+        figures={},
+        not_before=last.recorded_at + timedelta(microseconds=1) if last else None,
+    )
     files = write_rows(run.storage, "runs", row, run_id=named, shard=state.value)
     commit_state(run.storage, files, run_id=named, expected=expected)
 
 
 def close(run: LakeRun) -> None:
-    """Take the mark away that the run is open, and what only its finishing step had to see."""
-    for entry in list(run.storage.list(staged_prefix(run.id))):
-        run.storage.delete(entry.path)
+    """Take the mark away that the run is open, and what only a run on its way needs.
+
+    That is what its finishing step had to see, and the checkpoints of a training. Called once
+    `runs` names the run.
+    """
+    for prefix in (staged_prefix(run.id), train_prefix(run.id)):
+        for entry in list(run.storage.list(prefix)):
+            run.storage.delete(entry.path)
     run.storage.delete(f"{open_prefix(run.plan.key)}/{run.id}")
 
 
@@ -110,25 +189,37 @@ def reconcile(plan: Plan, receipts: Sequence[Receipt]) -> Counts:
     return plan.counts + total
 
 
-def check_files(storage: Storage, files: Sequence[DataFile]) -> None:
+def check_files(run: LakeRun, receipts: Sequence[Receipt]) -> None:
     """Make sure that every file is there in full.
 
-    Raises:
-        RunError: if one is not; names it.
-    """
+    A shard with a file that is not loses its receipt, so that the next driver computes it anew. A
+    run some of whose rows are in a table already is abandoned: a table takes a run's files once.
 
-    def is_whole(file: DataFile) -> bool:
-        found = storage.head(file.path)
+    Raises:
+        RunError: if a file is missing or cut short; names it.
+    """
+    files = [(one.shard, file) for one in receipts for some in one.files.values() for file in some]
+
+    def is_whole(of_shard: tuple[str, DataFile]) -> bool:
+        file = of_shard[1]
+        found = run.storage.head(file.path)
         return found is not None and found.bytes == file.size
 
     with ThreadPoolExecutor(16) as heads:
-        for file, whole in zip(files, heads.map(is_whole, files), strict=True):
-            if not whole:
-                raise RunError(
-                    "A file of the run is missing or cut short",
-                    where=file.path,
-                    remedy=f"delete _runs/{file.path.rpartition('/')[2][:20]}… and run again",
-                )
+        whole = heads.map(is_whole, files)
+        broken = [one for one, is_there in zip(files, whole, strict=True) if not is_there]
+    if not broken:
+        return
+    if any(has_run(run.storage, table, run.id) for table in COMMIT_ORDER):
+        abandon(run)
+        remedy = "run the job again: it plans anew"
+    else:
+        for shard in {shard for shard, _ in broken}:
+            run.storage.delete(receipt_path(run.id, shard))
+        remedy = "run the job again: the shard is computed anew"
+    raise RunError(
+        "A file of the run is missing or cut short", where=broken[0][1].path, remedy=remedy
+    )
 
 
 def add_up(parts: Sequence[Mapping[str, int | float]]) -> dict[str, int | float]:
@@ -140,15 +231,22 @@ def add_up(parts: Sequence[Mapping[str, int | float]]) -> dict[str, int | float]
     return total
 
 
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {stage: round(figure, 3) for stage, figure in seconds.items()}
+
+
 def _row_of(
     run: LakeRun,
     state: RunState,
     *,
     counts: Counts,
-    facts: Mapping[str, Any],
-    seconds: Mapping[str, float],
+    figures: Mapping[str, Mapping[str, Any]],
+    not_before: datetime | None = None,
 ) -> pa.Table:
+    """A row of `runs`; ``figures`` are its facts, seconds and cost."""
     plan, header = run.plan, run.header
+    # The store's clock orders the states of a run, whichever host decides.
+    now = run.storage.now()
     return rows_of(
         "runs",
         [
@@ -161,12 +259,9 @@ def _row_of(
                 "code_version": CODE_VERSION,
                 "inputs": json.dumps(header["table_versions"]),
                 "counts": json.dumps(counts.to_dict()),
-                "facts": json.dumps(facts),
-                "seconds": json.dumps({stage: round(s, 3) for stage, s in seconds.items()}),
-                "cost": json.dumps(header.get("cost", {})),
+                **{name: json.dumps(figures.get(name, {})) for name in _FIGURES},
                 "state": state.value,
-                # The store's clock orders the states of a run, whichever host decides.
-                "recorded_at": run.storage.now(),
+                "recorded_at": max(now, not_before) if not_before else now,
             }
         ],
     )

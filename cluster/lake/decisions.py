@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cluster.lake.commit import commit_files, read_versions, states_written
-from cluster.lake.committing import record_state
+from cluster.lake.committing import last_state, record_state
 from cluster.lake.files import write_rows
+from cluster.lake.layout import plan_path
 from cluster.lake.leases import hold, holder_of
 from cluster.lake.reader import LakeReader
 from cluster.lake.runs import LakeRun
@@ -17,10 +18,6 @@ from schemas.errors import UsageError
 from schemas.plan import Counts
 from schemas.reasons import RejectReason, RunState
 from schemas.tables import rows_of
-
-_STATE = """
-SELECT arg_max(state, recorded_at) AS state FROM runs WHERE run_id = $run GROUP BY run_id
-"""
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,9 @@ def publish(storage: Storage, run_id: str) -> None:
     Raises:
         UsageError: if the run is not held.
     """
-    run, written = _held_run(storage, run_id)
+    run, _ = _held_run(storage, run_id)
     with hold(storage, run.plan.key):
+        run, written = _held_run(storage, run_id)  # somebody may have decided before the lease
         record_state(run, RunState.PUBLISHED, expected=written)
 
 
@@ -61,8 +59,9 @@ def discard(storage: Storage, run_id: str) -> None:
     Raises:
         UsageError: if the run is not held.
     """
-    run, written = _held_run(storage, run_id)
+    run, _ = _held_run(storage, run_id)
     with hold(storage, run.plan.key):
+        run, written = _held_run(storage, run_id)  # somebody may have decided before the lease
         # The rejects belong to a run of their own, or they would be as invisible as the rest.
         verdict = f"{run_id}-discarded"
         rows = _rejects_of(run)
@@ -94,13 +93,12 @@ def _rejects_of(run: LakeRun) -> pa.Table:
 
 
 def _held_run(storage: Storage, run_id: str) -> tuple[LakeRun, int]:
-    latest = LakeReader(storage).query(_STATE, {"run": run_id})
-    states = latest["state"].to_pylist()
-    if states != [RunState.HELD.value]:
+    last = last_state(storage, run_id)
+    if last is None or last.state != RunState.HELD:
         raise UsageError(
             "The run is not held, so there is nothing to decide",
             where=run_id,
-            got=states[0] if states else "no such run",
+            got=last.state if last else "no such run",
             remedy="`rayward status` lists the runs",
         )
     return LakeRun(storage, run_id, resumed=True), states_written(storage, run_id)
@@ -109,7 +107,7 @@ def _held_run(storage: Storage, run_id: str) -> tuple[LakeRun, int]:
 def _open_runs(storage: Storage) -> Iterator[RunStatus]:
     for mark in sorted(storage.list("_open"), key=lambda one: one.path, reverse=True):
         run = LakeRun(storage, mark.path.rpartition("/")[2], resumed=True)
-        if states_written(storage, run.id):
+        if states_written(storage, run.id) or storage.head(plan_path(run.id)) is None:
             continue
         receipts = [one for one in run.receipts().values() if one.halves is None]
         holder = holder_of(storage, run.plan.key)
@@ -129,7 +127,7 @@ def _open_runs(storage: Storage) -> Iterator[RunStatus]:
 def _finished_runs(storage: Storage, limit: int) -> Iterator[RunStatus]:
     runs: pa.Table = LakeReader(storage).query(
         "SELECT run_id, any_value(kind) AS kind, any_value(name) AS name, "
-        "arg_max(state, recorded_at) AS state, any_value(counts) AS counts "
+        "arg_max(state, recorded_at) AS state, arg_max(counts, recorded_at) AS counts "
         "FROM runs GROUP BY run_id ORDER BY run_id DESC LIMIT $limit",
         {"limit": limit},
     )

@@ -5,11 +5,16 @@
     lake.json                         format version
     tables/TABLE/                     Delta tables
     _runs/R/plan.parquet              a run's plan, created once
+    _runs/R/TABLE.parquet             what planning left for the finishing step
     _runs/R/shards/SHARD.json         receipts, each created once
-    _runs/R/staged/                   what a finishing step still has to see
+    _runs/R/staged/                   what shards left for the finishing step, until the commit
+    _runs/R/train/                    checkpoints of a training, until the commit
     _open/KEY/R                       runs of a key that are not committed yet
-    _leases/KEY/EPOCH.json            who holds a key
-    models/NAME/VERSION/              bundles
+    _leases/KEY/EPOCH.json            who holds a key, created once
+    _leases/KEY/EPOCH.beat            rewritten while the holder lives
+    _leases/KEY/EPOCH.released        the holder gave the key up
+    models/NAME/VERSION/              the files of a bundle
+    models/NAME/VERSION/bundle.json   makes the bundle whole: its run and its files, created once
 """
 
 import re
@@ -63,6 +68,11 @@ def data_path(table: str, run_id: str, shard: str, partition: dict[str, str]) ->
 def staged_prefix(run_id: str) -> str:
     """The folder of a run's staged files."""
     return f"_runs/{run_id}/staged"
+
+
+def train_prefix(run_id: str) -> str:
+    """The folder of a training's checkpoints."""
+    return f"_runs/{run_id}/train"
 
 
 def staged_path(table: str, run_id: str, shard: str) -> str:

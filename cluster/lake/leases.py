@@ -8,18 +8,20 @@ newer epoch and stops. No object is ever changed conditionally, so disks and S3 
 
 import json
 import os
+import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 
 from cluster.lake.layout import leases_prefix
-from cluster.storage import Storage
+from cluster.storage import STORE_ERRORS, Storage
 from schemas.errors import LeaseHeld, LeaseLost
 
 LAPSE_S = 60.0
@@ -89,14 +91,14 @@ class Lease:
         """Make sure that nobody took over.
 
         Raises:
-            LeaseLost: if somebody did.
+            LeaseLost: if somebody did, or may do so because the lease lapsed.
         """
         newest = _newest(self._storage, self._prefix)
         if self._lost.is_set() or (newest and newest.number > self._epoch):
             raise LeaseLost(
-                "Another driver took this work over",
+                "Another driver took this work over, or may have: the lease could not be renewed",
                 where="/".join(self.key),
-                remedy="nothing is lost: the other driver goes on with the run",
+                remedy="nothing is lost: the other driver goes on, or run the job again",
             )
 
     def release(self) -> None:
@@ -106,12 +108,25 @@ class Lease:
         self._storage.put(f"{self._prefix}/{self._epoch:08d}.released", b"")
 
     def _renew(self) -> None:
-        while not self._stop.wait(_RENEW_S):
-            newest = _newest(self._storage, self._prefix)
-            if newest and newest.number > self._epoch:
+        try:
+            self._renew_while_held()
+        finally:
+            if not self._stop.is_set():  # whatever ended the renewals, nobody may rely on them
                 self._lost.set()
-                return
-            self._storage.put(f"{self._prefix}/{self._epoch:08d}.beat", b"")
+
+    def _renew_while_held(self) -> None:
+        renewed_s = time.monotonic()
+        while not self._stop.wait(_RENEW_S):
+            started_s = time.monotonic()
+            try:
+                newest = _newest(self._storage, self._prefix)
+                if newest and newest.number > self._epoch:
+                    return
+                self._storage.put(f"{self._prefix}/{self._epoch:08d}.beat", b"")
+                renewed_s = started_s
+            except STORE_ERRORS:  # tried again, as long as nobody may have taken over
+                if time.monotonic() - renewed_s > LAPSE_S:
+                    return
 
 
 @contextmanager
@@ -126,8 +141,9 @@ def hold(storage: Storage, key: tuple[str, ...]) -> Iterator[Lease]:
     if newest and not newest.released:
         _refuse_if_alive(storage, key, newest)
     number = newest.number + 1 if newest else 1
-    document = json.dumps(asdict(Holder.this_process())).encode()
-    if not storage.put_new(f"{prefix}/{number:08d}.json", document):
+    # One process may ask twice at once: the nonce tells its documents apart.
+    document = {**asdict(Holder.this_process()), "nonce": secrets.token_hex(8)}
+    if not storage.claim(f"{prefix}/{number:08d}.json", json.dumps(document).encode()):
         raise LeaseHeld(
             "Another run took this work at the same moment", where="/".join(key), remedy=_REMEDY
         )
@@ -164,9 +180,10 @@ def _refuse_if_alive(storage: Storage, key: tuple[str, ...], newest: _Epoch) -> 
 
 def _holder(storage: Storage, prefix: str, epoch: _Epoch) -> Holder | None:
     try:
-        return Holder(**json.loads(storage.get(f"{prefix}/{epoch.number:08d}.json")))
+        document = json.loads(storage.get(f"{prefix}/{epoch.number:08d}.json"))
     except FileNotFoundError:
         return None  # swept by a newer holder between the listing and this read
+    return Holder(**{one.name: document[one.name] for one in fields(Holder)})
 
 
 def _lapsed(storage: Storage, holder: Holder, epoch: _Epoch) -> bool:

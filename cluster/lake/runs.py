@@ -39,6 +39,8 @@ class Receipt:
     facts: Mapping[str, int | float] = field(default_factory=dict)
     halves: tuple[str, str] | None = None
     """The shards that replace this one."""
+    cpu_s: float = 0.0
+    """CPU seconds of the attempt that put the receipt."""
 
     def to_bytes(self) -> bytes:
         """The receipt as its object holds it."""
@@ -58,6 +60,7 @@ class Receipt:
             staged=values["staged"],
             facts=values["facts"],
             halves=tuple(values["halves"]) if values["halves"] else None,
+            cpu_s=values["cpu_s"],
         )
 
 
@@ -68,9 +71,10 @@ class RunWriter:
         self.storage = storage
         self.run_id = run_id
 
-    def record(self, shard: str, result: ShardResult) -> bool:
+    def record(self, shard: str, result: ShardResult, cpu_s: float = 0.0) -> bool:
         """Write a shard's rows, then its receipt; says whether this attempt was the first.
 
+        ``cpu_s`` are the CPU seconds that the attempt took.
         Files of a later attempt are removed again: no receipt names them.
         """
         files: dict[str, list[DataFile]] = {}
@@ -84,7 +88,7 @@ class RunWriter:
                     self.storage, table, rows, run_id=self.run_id, shard=shard
                 )
         counts = Counts(done=result.done, rejected=result.rejected, gone=result.gone)
-        receipt = Receipt(shard, counts, files, staged, dict(result.facts))
+        receipt = Receipt(shard, counts, files, staged, dict(result.facts), cpu_s=cpu_s)
         if self._put(receipt):
             return True
         for path in [*staged.values(), *(one.path for some in files.values() for one in some)]:
@@ -96,7 +100,7 @@ class RunWriter:
         return self._put(Receipt(shard, halves=(f"{shard}.0", f"{shard}.1")))
 
     def _put(self, receipt: Receipt) -> bool:
-        return self.storage.put_new(receipt_path(self.run_id, receipt.shard), receipt.to_bytes())
+        return self.storage.claim(receipt_path(self.run_id, receipt.shard), receipt.to_bytes())
 
 
 class LakeRun(RunWriter):
@@ -202,7 +206,7 @@ def write_plan(storage: Storage, run_id: str, plan: Plan, header: Mapping[str, A
         storage.put(planned_path(run_id, table), encode_parquet(rows))
     text = json.dumps(document, separators=(",", ":"))
     inputs = plan.inputs.replace_schema_metadata({_HEADER: text.encode()})
-    if not storage.put_new(plan_path(run_id), encode_parquet(inputs)):
+    if not storage.claim(plan_path(run_id), encode_parquet(inputs)):
         raise RunError("Two runs chose the same name", where=run_id, remedy="run the job again")
     storage.put(f"{open_prefix(plan.key)}/{run_id}", plan.fingerprint.encode())
 

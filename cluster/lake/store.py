@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.lake.bundles import bundle_folder, parse_reference, put_bundle
 from cluster.lake.commit import TableVersions, read_versions, states_written
 from cluster.lake.committing import abandon, close, commit_run
-from cluster.lake.layout import LAKE_FILE, new_run_id, open_prefix
+from cluster.lake.layout import LAKE_FILE, new_run_id, open_prefix, plan_path
 from cluster.lake.leases import Lease, hold
 from cluster.lake.reader import LakeReader
 from cluster.lake.runs import LakeRun, write_plan
@@ -97,7 +97,9 @@ class LakeStore:
         marks = sorted(one.path for one in self.storage.list(open_prefix(plan_key)))
         for path in marks:
             run = LakeRun(self.storage, path.rpartition("/")[2], resumed=True)
-            if states_written(self.storage, run.id):
+            if self.storage.head(plan_path(run.id)) is None:
+                self.storage.delete(path)  # somebody removed the run, and nothing can go on with it
+            elif states_written(self.storage, run.id):
                 close(run)  # committed by a driver that died before it took the mark away
             elif run.plan.fingerprint == fingerprint and found is None:
                 found = run

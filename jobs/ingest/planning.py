@@ -14,8 +14,8 @@ from jobs.ingest.roots import source_root
 from schemas.errors import VanishedShareError
 from schemas.plan import Counts, Plan, fingerprint, run_fingerprint, shard_bounds
 from schemas.protocols import Store
+from schemas.reasons import TRANSIENT
 from schemas.specs.ingest import IngestSpec
-from workers.ingest_actions import TRANSIENT
 from workers.pixels.decoder import DECODER_VERSION
 from workers.pseudonyms import Pseudonymizer
 

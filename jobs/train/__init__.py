@@ -66,9 +66,13 @@ def run(spec: TrainSpec, pool: Pool, store: Store) -> Report:
     """Train, going on at the last finished epoch where an earlier driver stopped."""
     started = time.perf_counter()
     with store.lease(key(spec)):
-        planned = plan(spec, store)
+        with store.snapshot():
+            planned = plan(spec, store)
+        # Asked also where there is nothing to do: it takes the mark of a driver away that died
+        # right after its commit.
+        owned = store.unfinished(planned.key, planned.fingerprint)
         seconds = {"plan": time.perf_counter() - started}
-        if not planned.inputs.num_rows:
+        if owned is None and not planned.inputs.num_rows:
             return Report(
                 kind=spec.kind,
                 name=spec.name,
@@ -77,7 +81,6 @@ def run(spec: TrainSpec, pool: Pool, store: Store) -> Report:
                 seconds=seconds,
                 facts=planned.facts,
             )
-        owned = store.unfinished(planned.key, planned.fingerprint)
         current = owned or store.begin(planned, spec.model_dump(mode="json"))
         for shard in current.pending():
             before = time.perf_counter()

@@ -17,8 +17,9 @@ class ScoreSpec(JobSpec):
     """A bundle of the lake: name, or name@version."""
     images: Literal["kept", "all"] = "kept"
     """Images that cleaning kept, or all that are catalogued."""
-    batch_size: int = Field(default=32, ge=1)
-    """Images of one forward pass."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Images of one forward pass; the bundle's own, for which its backend was chosen, when not
+    given. A GPU takes more at once."""
     backend: str | None = None
     """A backend of the bundle; the one chosen when the bundle was made, when not given."""
 

@@ -98,7 +98,7 @@ class TrainSpec(JobSpec):
     seed: int = Field(default=0, ge=0)
     """Seed of start weights, order and augmentation."""
     nightly: bool = False
-    """Mark the bundle for nightly scoring."""
+    """Mark the bundle for nightly scoring when it is made; one that is there is left as it is."""
     allow_leaks: bool = False
     """Train although the split leaks; the model card says so."""
 

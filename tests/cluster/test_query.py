@@ -1,5 +1,6 @@
 """What there is to query, and exports for tools that read directories."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,14 +74,26 @@ def test_tables_and_views_are_listed_with_published_rows(lake: SmallLake) -> Non
     assert (found["images"].kind, found["kept_images"].kind) == ("table", "view")
     assert found["quality"].description == "what cleaning found about an image"
     columns = {one.name: one for one in found["images"].columns}
-    assert columns["width"].to_dict() == {
+    assert asdict(columns["width"]) == {
         "name": "width",
         "type": "int32",
         "unit": "px",
         "description": "width as shown upright",
     }
     assert all(column.description for one in found.values() for column in one.columns)
-    assert found["runs"].to_dict()["rows"] == 3
+    assert found["runs"].rows == 3
+
+
+def test_columns_are_told_without_counting(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = open_query(lake.root)
+    whole = {one.name: one.columns for one in reader.tables()}
+    monkeypatch.setattr(reader.reader, "count", None)
+    assert reader.columns("kept_images") == whole["kept_images"]
+    assert reader.columns("runs") == whole["runs"]
+    with pytest.raises(UsageError, match=r"did you mean images\?.*got image\. There are: images"):
+        reader.columns("image")
 
 
 def test_an_export_holds_what_a_query_sees(lake: SmallLake, tmp_path: Path) -> None:

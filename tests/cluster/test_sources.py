@@ -105,30 +105,33 @@ def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_read_ends_the_listing(tmp_path: Path) -> None:
     make(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "b").chmod(0)
     with pytest.raises(SourceError, match="can't be read") as error:
         paths_of(tmp_path)
     (tmp_path / "b").chmod(0o700)
-    assert str(tmp_path / "b") in str(error.value)
+    assert f"({tmp_path})" in str(error.value)
 
 
-def test_a_folder_that_fails_while_listing_is_named(
+def test_no_name_of_a_folder_that_fails_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(tmp_path, "a/1.png", "b/2.png")
+    make(tmp_path, "a/1.png", "a/DOE^JANE/2.png")
     scandir = os.scandir
 
     def failing(folder: str) -> object:
-        if folder.endswith("/b"):
+        if folder.endswith("JANE"):
             raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
     monkeypatch.setattr("cluster.sources.os.scandir", failing)
     with pytest.raises(SourceError, match="Permission denied") as error:
         paths_of(tmp_path)
-    assert str(tmp_path / "b") in str(error.value)
+    assert "at depth 2 below the source" in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert "JANE" not in str(error.value)
+    assert f"{tmp_path}/a" not in str(error.value)
 
 
 def test_reads_one_file_or_says_why_not(tmp_path: Path) -> None:

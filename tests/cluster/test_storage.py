@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from cluster.storage import open_storage, peek_storage
 from schemas.errors import LakeError
@@ -86,3 +87,25 @@ def test_s3_without_credentials_says_what_to_set(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.s3
 def test_secrets_stay_out_of_repr(s3_root: str) -> None:
     assert "test-secret" not in repr(open_storage(s3_root))
+
+
+def test_what_was_put_under_a_lost_answer_is_claimed(any_root: str) -> None:
+    storage = open_storage(any_root)
+    assert storage.claim("one", b"mine")
+    assert storage.claim("one", b"mine")
+    assert not storage.claim("one", b"theirs")
+
+
+@pytest.mark.s3
+def test_commits_use_the_credentials_of_the_moment(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(["at opening", "at the first commit", "at the second"])
+
+    def frozen(credentials: Credentials) -> ReadOnlyCredentials:
+        return ReadOnlyCredentials("key", "secret", next(tokens))
+
+    monkeypatch.setattr(Credentials, "get_frozen_credentials", frozen)
+    storage = open_storage(s3_root)
+    assert storage.delta_options["AWS_SESSION_TOKEN"] == "at the first commit"
+    assert storage.delta_options["AWS_SESSION_TOKEN"] == "at the second"

@@ -162,5 +162,5 @@ class Broken(Pictures):
 def test_failure_names_its_cause(two_cpus: None, tmp_path: Path) -> None:
     task = TrainTask(CONFIG, _task(Notes(tmp_path)).rows, Broken(), FACTS)
     place = TrainPlace(2, str(tmp_path), "broken", retries=0)
-    with pytest.raises(RunError, match=r"training failed \(broken\).*no route to the store"):
+    with pytest.raises(RunError, match=r"Training failed \(broken\).*no route to the store"):
         train(task, place)

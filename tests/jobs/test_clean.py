@@ -140,7 +140,12 @@ def test_every_image_gets_its_verdict(store: LakeStore) -> None:
 
 def test_nothing_new_does_nothing(store: LakeStore) -> None:
     catalogue(store, range(9))
-    clean.run(spec(), CleaningPool(corpus()), store)
+    files = corpus()
+    clean.run(spec(), CleaningPool(files), store)
+    transient = clean.plan(spec(), store)
+    assert transient.inputs["image_id"].to_pylist() == [image_id(6)]
+    files[uri(6)] = png(texture(6))
+    assert clean.run(spec(), CleaningPool(files), store).counts.done == 1
     plan = clean.plan(spec(), store)
     assert plan.inputs.num_rows == 0
     assert plan.counts.up_to_date == 9
@@ -153,13 +158,51 @@ def test_rejects_stand_until_told_otherwise_or_changed(store: LakeStore) -> None
     again = clean.plan(spec(retry_rejects=True), store)
     assert again.inputs["image_id"].to_pylist() == [image_id(5), image_id(6)]
     catalogue(store, range(5, 6), image_id=image_id(55), etag="new")
-    assert clean.plan(spec(), store).inputs["image_id"].to_pylist() == [image_id(55)]
+    planned = clean.plan(spec(), store).inputs["image_id"].to_pylist()
+    assert planned == [image_id(55), image_id(6)]
+
+
+@pytest.mark.parametrize("reason", list(RejectReason))
+def test_only_rejects_that_say_something_of_the_bytes_stand(
+    store: LakeStore, reason: RejectReason
+) -> None:
+    catalogue(store, range(1))
+    why = {"stage": "clean", "subject": clean.subject(spec()), "reason": reason.value}
+    seed(store, {"rejects": [{**why, "image_id": image_id(0), "etag": "e0"}]})
+    again = {"unreadable", "gone_during_run", "changed_during_run", "out_of_memory"}
+    assert clean.plan(spec(), store).inputs.num_rows == (reason in again)
+
+
+def test_rules_that_come_back_judge_again(store: LakeStore) -> None:
+    catalogue(store, range(9))
+    files = corpus() | {uri(6): png(texture(6))}
+    first, other = spec(), spec(min_side=4000)
+
+    def kept() -> int:
+        return int(store.query("SELECT count(*) AS n FROM kept_images")["n"][0].as_py())
+
+    def staged_before(job: CleanSpec) -> int:
+        return int(clean.plan(job, store).staged["_kept_before"].num_rows)
+
+    clean.run(first, CleaningPool(files), store)
+    by_first = kept()
+    assert by_first > 2
+    clean.run(other, CleaningPool(files), store)
+    assert kept() == 0
+    assert clean.plan(first, store).inputs.num_rows == 8
+    assert staged_before(first) == 0
+    assert clean.run(first, CleaningPool(files), store).status == "published"
+    assert kept() == by_first
+    assert clean.run(first, CleaningPool({}), store).status == "up_to_date"
+    catalogue(store, range(20, 21))
+    assert staged_before(first) == by_first
+    assert staged_before(other) == 0
 
 
 def test_new_images_are_near_duplicates_of_those_kept_earlier(store: LakeStore) -> None:
     catalogue(store, range(9))
     job = spec(min_contrast=0.5)
-    clean.run(job, CleaningPool(corpus()), store)
+    clean.run(job, CleaningPool(corpus() | {uri(6): b""}), store)
     catalogue(store, range(10, 13))
     files: dict[str, Blob] = {
         uri(10): png(brighter(brighter(texture(7))[:, ::-1])[:, ::-1]),

@@ -101,6 +101,29 @@ def test_a_reject_stands_until_its_bytes_change_or_it_is_retried(store: LakeStor
     )
 
 
+def test_transient_rejects_do_not_stand(store: LakeStore) -> None:
+    transient = ["unreadable", "gone_during_run", "changed_during_run", "out_of_memory"]
+    reasons = dict(enumerate([*transient, "crashed_worker"], start=20))
+    reject = {"stage": "score", "subject": MODEL_ID}
+    rows = [
+        {**reject, "image_id": image_id(n), "etag": f"e{n}", "reason": reason}
+        for n, reason in reasons.items()
+    ]
+    seed(store, {"rejects": rows})
+    planned = score.plan(_score(), store).inputs["image_id"].to_pylist()
+    assert [reasons[n] for n in reasons if image_id(n) not in planned] == ["crashed_worker"]
+
+
+def test_data_sets_share_the_lease_of_a_model(store: LakeStore) -> None:
+    one, other = (score.plan(_score(dataset=name), store) for name in (DATASET, "elsewhere"))
+    assert one.key == other.key == ("score", MODEL_ID)
+    assert one.fingerprint != other.fingerprint
+
+
+def test_the_bundle_says_the_batch_where_the_job_does_not(store: LakeStore) -> None:
+    assert "batch" not in score.plan(_score(), store).params
+
+
 def test_gone_images_and_other_data_sets_are_not_scored(store: LakeStore) -> None:
     seed(
         store,
@@ -168,12 +191,30 @@ def test_evaluation_equals_scikit_learn_and_sql(store: LakeStore) -> None:
 def test_evaluation_of_the_same_rows_is_up_to_date(store: LakeStore) -> None:
     _predictions(store)
     _run(store, _evaluate())
-    again = _run(store, _evaluate(name="later"))
+    again = _run(store, _evaluate(execution={"workers": 3}))
     assert again.status == "up_to_date"
     assert (again.counts.up_to_date, again.counts.input) == (15, 15)
     seed(store, {"predictions": [_prediction(39, 0.4)]})
     more = _run(store, _evaluate())
     assert (more.status, more.counts.done) == ("published", 16)
+
+
+def test_evaluations_of_one_model_and_split_stand_beside_each_other(store: LakeStore) -> None:
+    _predictions(store)
+    jobs = [_evaluate(), _evaluate(parts=("test",)), _evaluate(seed=3), _evaluate(name="later")]
+    assert [_run(store, job).status for job in jobs] == ["published"] * 4
+    assert [_run(store, job).status for job in jobs] == ["up_to_date"] * 4
+    studies = store.query("SELECT DISTINCT study FROM metrics ORDER BY study")["study"]
+    assert studies.to_pylist() == ["evaluate", "later"]
+
+
+def test_labels_that_come_back_are_evaluated_again(store: LakeStore) -> None:
+    _predictions(store)
+    _run(store, _evaluate())
+    for label in ("well", "ill"):
+        seed(store, {"images": [image(38, label)]})
+        assert _run(store, _evaluate()).status == "published"
+    assert _run(store, _evaluate()).status == "up_to_date"
 
 
 def test_moved_operating_point_is_evaluated_anew(store: LakeStore) -> None:

@@ -176,6 +176,18 @@ def test_run_puts_a_bundle_and_its_row_once(store: LakeStore) -> None:
     assert len(pool.trained) == 2
 
 
+def test_mark_of_a_run_that_died_right_after_its_commit_is_taken_away(
+    store: LakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.lake.committing.close", lambda _run: None)
+    pool = InlinePool()
+    assert train.run(_spec(), pool, store).status == "published"
+    assert list(store.storage.list("_open"))
+    assert train.run(_spec(), pool, store).status == "up_to_date"
+    assert not list(store.storage.list("_open"))
+    assert len(pool.trained) == 1
+
+
 def test_run_that_died_after_training_goes_on_with_its_bundle(store: LakeStore) -> None:
     class Dying(InlinePool):
         pass

@@ -54,8 +54,3 @@ def phash(view: NDArray[np.uint8]) -> int:
 def to_hex(value: int) -> str:
     """Return the 16 hex digits of a hash, as `str(imagehash.phash(image))` writes them."""
     return f"{value:016x}"
-
-
-def from_hex(text: str) -> int:
-    """Return the hash that `to_hex` or imagehash wrote as 16 hex digits."""
-    return int(text, 16)

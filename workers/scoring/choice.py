@@ -18,7 +18,7 @@ def choose_backend(config: BundleConfig, wanted: str | None, device: str) -> str
     offered = sorted({*config.backends, config.backend, *on_gpu})
     if wanted not in offered or wanted not in BACKEND_FILES:
         raise BundleError(
-            "the bundle has no such backend",
+            "The bundle has no such backend",
             where=config.name,
             got=wanted,
             remedy=f"it has {', '.join(offered)}",

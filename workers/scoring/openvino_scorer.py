@@ -13,8 +13,8 @@ from workers.scoring.scorer import make_scorer
 def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction:
     """Make a bundle ready to score on a CPU.
 
-    ``params``: ``model_id``, ``batch``, ``scored_at``, ``backend`` (or null for the bundle's own)
-    and ``threads``. ``files``: the bundle's `config.json` and IR.
+    ``params``: ``model_id``, ``scored_at``, perhaps ``batch``, ``backend`` (or null for the
+    bundle's own) and ``threads``. ``files``: the bundle's `config.json` and IR.
 
     Raises:
         BundleError: when files are missing or damaged, or the bundle does not fit the plan.

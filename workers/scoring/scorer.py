@@ -10,6 +10,7 @@ import pyarrow as pa
 from schemas.bundle import BundleConfig
 from schemas.errors import BundleError, RejectedImage
 from schemas.plan import Blob, ShardFunction, ShardResult
+from schemas.rejects import reject_row
 from schemas.tables import rows_of
 from workers.models.classifier.outputs import prediction_rows, probabilities
 from workers.prefetch import ahead
@@ -75,18 +76,11 @@ class Scorer:
         self, rows: pa.Table, rejects: Sequence[tuple[int, RejectedImage]]
     ) -> pa.Table:
         taken = rows.take(pa.array([row for row, _ in rejects], pa.int64()))
-        places = taken.select(["uri", "image_id", "etag"]).to_pylist()
         return rows_of(
             "rejects",
             [
-                {
-                    **place,
-                    "stage": "score",
-                    "subject": self.config.model_id,
-                    "reason": reject.reason.value,
-                    "detail": reject.detail,
-                }
-                for place, (_, reject) in zip(places, rejects, strict=True)
+                reject_row(row, reject, stage="score", subject=self.config.model_id)
+                for row, (_, reject) in zip(taken.to_pylist(), rejects, strict=True)
             ],
         )
 
@@ -96,19 +90,21 @@ def make_scorer(
 ) -> ShardFunction:
     """Make a bundle's network ready to score shards.
 
-    ``params``: ``model_id``, ``batch`` and ``scored_at``.
+    ``params``: ``model_id``, ``scored_at`` and perhaps ``batch`` (the bundle's when not given).
 
     Raises:
         BundleError: when the bundle is not the model the plan names.
     """
     if config.model_id != params["model_id"]:
         raise BundleError(
-            "the bundle is another model than planned",
+            "The bundle is another model than planned",
             where=config.name,
             got=config.model_id,
             remedy=f"the plan names {params['model_id']}",
         )
     if config.family != "classifier":
-        raise BundleError("no scorer for this family", where=config.name, got=config.family)
-    network = Batched(make, int(params["batch"]))
+        raise BundleError(
+            "There is no scorer for this family", where=config.name, got=config.family
+        )
+    network = Batched(make, int(params.get("batch", config.batch)))
     return Scorer(config, network, backend, str(params["scored_at"]))

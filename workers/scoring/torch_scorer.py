@@ -17,8 +17,8 @@ from workers.scoring.torch_forward import TorchForward
 def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction:
     """Make a bundle ready to score.
 
-    ``params``: ``model_id``, ``batch``, ``scored_at``, ``backend`` (or null for the bundle's own),
-    ``device`` and ``threads``. ``files``: the bundle's `config.json` and weights.
+    ``params``: ``model_id``, ``scored_at``, perhaps ``batch``, ``backend`` (or null for the
+    bundle's own), ``device`` and ``threads``. ``files``: the bundle's `config.json` and weights.
 
     Raises:
         BundleError: when files are missing or damaged, or the bundle does not fit the plan.

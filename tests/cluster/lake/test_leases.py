@@ -3,9 +3,12 @@ import json
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from cluster.lake import leases
 from cluster.lake.layout import leases_prefix
@@ -118,3 +121,49 @@ def test_old_epochs_are_swept(storage: Storage) -> None:
             pass
     names = [one.path.rpartition("/")[2] for one in storage.list(leases_prefix(KEY))]
     assert sorted(names) == ["00000005.json", "00000005.released"]
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_a_renewal_the_store_refused_is_tried_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, refused = Storage.put, []
+
+    def refuse_twice(store: Storage, path: str, data: bytes) -> None:
+        if path.endswith(".beat") and len(refused) < 2:
+            refused.append(path)
+            raise GenericError("no route to the store")
+        put(store, path, data)
+
+    monkeypatch.setattr(leases, "_RENEW_S", 0.01)
+    monkeypatch.setattr(Storage, "put", refuse_twice)
+    with hold(storage, KEY) as lease:
+        _wait_for(lambda: storage.head(f"{leases_prefix(KEY)}/00000001.beat") is not None)
+        lease.check()
+    assert len(refused) == 2
+
+
+def test_a_lease_that_can_not_be_renewed_is_lost_once_it_lapsed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Storage.put
+
+    def refuse(store: Storage, path: str, data: bytes) -> None:
+        if path.endswith(".beat"):
+            raise OSError("no route to the store")
+        put(store, path, data)
+
+    monkeypatch.setattr(leases, "_RENEW_S", 0.01)
+    monkeypatch.setattr(leases, "LAPSE_S", 0.5)
+    monkeypatch.setattr(Storage, "put", refuse)
+    with hold(storage, KEY) as lease:
+        lease.check()
+        _wait_for(lease._lost.is_set)
+        with pytest.raises(LeaseLost, match="could not be renewed"):
+            lease.check()

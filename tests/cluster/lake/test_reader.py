@@ -295,6 +295,8 @@ def test_times_come_in_utc(local: SmallLake) -> None:
         "SUMMARIZE images",
         "SHOW TABLES",
         "EXPLAIN SELECT * FROM images",
+        "EXPLAIN (FORMAT JSON) SELECT * FROM images",
+        "-- why\nexplain analyze WITH a AS (FROM images) SELECT * FROM a",
         "PIVOT images ON dataset IN ('d') USING count(*)",
         "SELECT '{\"a\": 1}'::JSON ->> '$.a'",
     ],
@@ -323,7 +325,10 @@ def test_every_way_to_read_is_allowed(local: SmallLake, sql: str) -> None:
         ("SELECT * FROM glob('{folder}/*')", "nothing else"),
         ("SELECT * FROM '{folder}/secret.csv'", "nothing else"),
         ("SELECT * FROM read_parquet('{folder}/lake/tables/images/*.parquet')", "nothing else"),
-        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/out.csv'", "nothing else"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/out.csv'", "only reads: got COPY"),
+        ("EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/out.csv'", "only reads: got COPY"),
+        ("EXPLAIN/**/ANALYZE COPY (SELECT 1) TO '{folder}/out.csv'", "only reads: got"),
+        ("EXPLAIN CREATE TABLE t AS SELECT 1", "only reads: got CREATE"),
         ("SELECT * FROM enable_logging(storage := 'file')", "configuration"),
         (
             "SELECT * FROM Image",
@@ -424,3 +429,14 @@ def test_a_table_opened_on_another_root_is_another_table(tmp_path: Path) -> None
     one.publish("r1", images=[image("a")])
     assert ids(LakeReader(open_storage(str(tmp_path / "one")))) == ["a"]
     assert ids(other.reader()) == []
+
+
+def test_explaining_a_copy_overwrites_no_file_of_the_lake(local: SmallLake) -> None:
+    local.publish("r1", images=[image("a")])
+    (file,) = local.reader().files("images")
+    path = f"{local.root}/tables/images/{file.path}"
+    before = Path(path).read_bytes()
+    for explain in ("EXPLAIN ANALYZE", "EXPLAIN (ANALYZE, FORMAT JSON)", "EXPLAIN ANALYZE\n--\n"):
+        with pytest.raises(QueryError, match="only reads|failed"):
+            local.reader().query(f"{explain} COPY (SELECT * FROM images) TO '{path}'")
+    assert Path(path).read_bytes() == before

@@ -1,17 +1,20 @@
 """Crashes, races and late arrivals: every run's rows appear exactly once."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cluster.lake import commit, committing
+from cluster.lake import commit, committing, decisions
 from cluster.lake.commit import commit_files, open_table
 from cluster.lake.decisions import discard, list_runs, publish
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.storage import Storage, open_storage
-from schemas.errors import CommitConflict, CountsMismatch, RunError, UsageError
+from schemas.errors import CommitConflict, CountsMismatch, LeaseLost, RunError, UsageError
 from schemas.plan import ShardResult
 from schemas.reasons import RunState
 from tests.cluster.lake.toy import (
@@ -237,15 +240,62 @@ def test_counts_that_do_not_add_up_fail_the_run(root: str) -> None:
 
 def test_a_missing_file_stops_the_commit(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check = committing.check_files
+    lost: list[str] = []
 
-    def lose_one(storage, files):  # type: ignore[no-untyped-def]
-        storage.delete(files[0].path)
-        check(storage, files)
+    def lose_one(run, receipts):  # type: ignore[no-untyped-def]
+        if not lost:
+            lost.append(run.id)
+            run.storage.delete(receipts[1].files["predictions"][0].path)
+        check(run, receipts)
 
     monkeypatch.setattr(committing, "check_files", lose_one)
-    with pytest.raises(RunError, match="missing or cut short"):
+    with pytest.raises(RunError, match="missing or cut short.*the shard is computed anew"):
         run_toy(root, IMAGES)
     assert sum(map(len, contents(root).values())) == 0
+    computed: list[str] = []
+    again = run_toy(root, IMAGES, InlinePool(lambda run, shard: computed.append(shard)))
+    assert (again.run_id, computed) == (lost[0], ["00001"])
+    assert len(contents(root)["predictions"]) == 8
+
+
+def test_a_file_lost_amid_the_commit_makes_the_next_run_plan_anew(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table that took the run's files takes none of a second attempt."""
+    append = commit._append
+
+    def crash_at_metrics(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        if table == "metrics":
+            raise Crash
+        append(handle, table, files, transactions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "_append", crash_at_metrics)
+        with pytest.raises(Crash):
+            run_toy(root, IMAGES)
+    storage = open_storage(root)
+    storage.delete(next(one.path for one in storage.list("tables/metrics") if "_log" not in one.path
+                        and one.path.endswith(".parquet")))  # fmt: skip
+    with pytest.raises(RunError, match="plans anew"):
+        run_toy(root, IMAGES)
+    assert run_toy(root, IMAGES).status == "published"
+    assert {one.state for one in list_runs(storage)} == {"abandoned", "published"}
+    assert len(contents(root)["predictions"]) == 8
+    assert len(contents(root)["metrics"]) == 1
+
+
+def test_a_mark_whose_run_was_removed_is_passed_over(root: str) -> None:
+    def crash(run: LakeRun, shard: str) -> None:
+        raise Crash
+
+    with pytest.raises(Crash):
+        run_toy(root, IMAGES, InlinePool(crash))
+    storage = open_storage(root)
+    for entry in list(storage.list("_runs")):
+        storage.delete(entry.path)
+    assert list_runs(storage) == []
+    assert run_toy(root, IMAGES).status == "published"
+    assert list(storage.list("_open")) == []
 
 
 def test_two_drivers_on_one_run_commit_it_once(root: str) -> None:
@@ -277,6 +327,54 @@ def test_a_plan_made_before_another_commit_is_refused(root: str) -> None:
             with pytest.raises(CommitConflict, match="run the job again|Run the job again"):
                 store.commit(stale, {})
     assert len(contents(root)["predictions"]) == 8
+    # The stale plan would be refused for ever; the next run makes one of its own.
+    report = run_toy(root, ids(13))
+    assert (report.status, report.counts.done) == ("published", 3)
+    states = {one.run_id: one.state for one in list_runs(store.storage)}
+    assert states[stale.id] == "abandoned"
+    assert states[fresh.id] == "published"
+
+
+def test_a_run_that_was_abandoned_meanwhile_is_not_called_published(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor decides after the last look at the lease, or before it."""
+    store = LakeStore.open(root, create=True)
+    with store.lease(KEY):
+        run = store.begin(plan_toy(store, IMAGES), {})
+        InlinePool().run_shards(run, SPEC.execution)
+        InlinePool().finish(run)
+        append, abandoned = commit._append, []
+
+        def overtake(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+            if table == "runs" and not abandoned:
+                abandoned.append(run.id)
+                committing.abandon(LakeRun(store.storage, run.id, resumed=True))
+            append(handle, table, files, transactions)
+
+        monkeypatch.setattr(commit, "_append", overtake)
+        with pytest.raises(LeaseLost, match="got abandoned"):
+            store.commit(run, {})
+        with pytest.raises(LeaseLost, match="got abandoned"):
+            store.commit(run, {})
+    assert abandoned == [run.id]
+    assert contents(root)["predictions"] == []
+
+
+def test_the_lease_is_looked_at_right_before_a_run_is_named(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    append = commit._append
+
+    def note_append(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        looks.append(table)
+        append(handle, table, files, transactions)
+
+    monkeypatch.setattr(commit, "_append", note_append)
+    monkeypatch.setattr("cluster.lake.leases.Lease.check", lambda lease: looks.append("lease"))
+    run_toy(root, IMAGES)
+    assert looks == ["lease", "rejects", "predictions", "metrics", "lease", "runs"]
 
 
 def test_a_commit_is_refused_when_another_lands_on_the_same_handle(root: str) -> None:
@@ -357,3 +455,122 @@ def test_a_discarded_run_leaves_rejects(root: str) -> None:
     assert {row["reason"] for row in seen["rejects"]} == {"gate_discarded"}
     with pytest.raises(UsageError, match="discarded"):
         discard(store.storage, run_id)
+
+
+def test_what_was_decided_before_the_lease_is_respected(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = _hold_back(root)
+    storage = open_storage(root)
+    hold = decisions.hold
+
+    @contextmanager
+    def published_first(*args):  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as patch:
+            patch.setattr(decisions, "hold", hold)
+            publish(storage, run_id)
+        with hold(*args):
+            yield
+
+    monkeypatch.setattr(decisions, "hold", published_first)
+    with pytest.raises(UsageError, match="not held.*published"):
+        discard(storage, run_id)
+    seen = contents(root)
+    assert len(seen["predictions"]) == 8
+    assert {row["reason"] for row in seen["rejects"]} == {"corrupt"}
+
+
+def test_states_of_one_second_keep_their_order(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 tells the time in whole seconds."""
+    second = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    monkeypatch.setattr(Storage, "now", lambda storage: second)
+    run_id = _hold_back(root)
+    publish(open_storage(root), run_id)
+    assert len(contents(root)["predictions"]) == 8
+    rows = LakeStore.open(root).query("SELECT state, recorded_at FROM runs ORDER BY recorded_at")
+    assert [(row["state"], row["recorded_at"].microsecond) for row in rows.to_pylist()] == [
+        ("held", 0),
+        ("published", 1),
+    ]
+
+
+def test_the_figures_of_the_last_state_are_listed(root: str) -> None:
+    run_id = _hold_back(root)
+    discard(open_storage(root), run_id)
+    (listed,) = [one for one in list_runs(open_storage(root)) if one.run_id == run_id]
+    assert (listed.state, listed.rejected) == ("discarded", 10)
+
+
+def test_a_decision_whose_answer_is_lost_counts_as_done(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deltalake.exceptions import CommitFailedError
+
+    run_id = _hold_back(root)
+    append = commit._append
+
+    def lose_the_answer(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        append(handle, table, files, transactions)
+        raise CommitFailedError("connection reset")
+
+    def fail(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        raise CommitFailedError("connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "_append", fail)
+        with pytest.raises(CommitConflict, match="connection reset"):
+            publish(open_storage(root), run_id)
+    assert contents(root)["predictions"] == []
+    monkeypatch.setattr(commit, "_append", lose_the_answer)
+    publish(open_storage(root), run_id)
+    assert len(contents(root)["predictions"]) == 8
+
+
+def test_a_put_whose_answer_was_lost_is_our_own(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client puts again, and is refused by what its first attempt put."""
+    put_new = Storage.put_new
+
+    def answered_late(storage: Storage, path: str, data: bytes) -> bool:
+        put_new(storage, path, data)
+        return put_new(storage, path, data)
+
+    def check(run: LakeRun, shard: str) -> None:
+        if shard == "00000":
+            assert run.halve(shard)
+        else:
+            assert run.record(shard, compute(run.rows(shard)))
+            assert not run.record(shard, compute(run.rows(shard)))
+
+    LakeStore.open(root, create=True)
+    monkeypatch.setattr(Storage, "put_new", answered_late)
+    assert run_toy(root, IMAGES, InlinePool(check)).status == "published"
+    assert len(contents(root)["predictions"]) == 8
+
+
+def test_cpu_seconds_add_up_to_the_cost(root: str) -> None:
+    def timed(run: LakeRun, shard: str) -> None:
+        assert run.record(shard, compute(run.rows(shard)), cpu_s=0.25)
+
+    run_toy(root, IMAGES, InlinePool(timed))
+    (row,) = LakeStore.open(root).query("SELECT cost, facts FROM runs").to_pylist()
+    assert json.loads(row["cost"]) == {"cpu_s": 1.0}
+    assert json.loads(row["facts"]) == {"good": 8}
+
+
+def test_checkpoints_stay_until_the_run_is_named(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(run: LakeRun, shard: str) -> None:
+        run.storage.put(f"_runs/{run.id}/train/checkpoint_1/progress.pt", b"weights")
+
+    append, kept = commit._append, []
+
+    def look(handle, table, files, transactions):  # type: ignore[no-untyped-def]
+        kept.append(any("/train/" in one.path for one in open_storage(root).list("_runs")))
+        append(handle, table, files, transactions)
+
+    monkeypatch.setattr(commit, "_append", look)
+    run_toy(root, IMAGES, InlinePool(keep))
+    assert kept == [True] * 4
+    left = {one.path.split("/")[2] for one in open_storage(root).list("_runs")}
+    assert left == {"plan.parquet", "shards"}

@@ -75,7 +75,6 @@ class Place:
                 **os.environ,
                 "LAKE": str(self.lake),
                 "RAYWARD_KEY_FILE": str(self.folder / "pseudonym.key"),
-                "RAYWARD_TRACEBACK": "1",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -30,6 +30,7 @@ from workers.reading import Preparer
 from workers.scoring import openvino_scorer, probe, torch_scorer
 from workers.scoring.choice import choose_backend
 from workers.scoring.forward import Batched, OutOfDeviceMemory, Pixels
+from workers.scoring.scorer import Scorer
 
 Files = Mapping[str, bytes]
 
@@ -116,6 +117,17 @@ def test_batch_size_changes_no_score_beyond_the_tolerance(bundle: Files, backend
 
 
 @BACKENDS
+def test_the_batch_is_the_bundles_own_where_none_is_given(bundle: Files, backend: str) -> None:
+    load = torch_scorer.load if backend == TORCH_FP32 else openvino_scorer.load
+    params = _params(bundle, backend)
+    del params["batch"]
+    config = parse_config(bundle[CONFIG_FILE]).model_copy(update={"batch": 5})
+    scorer = load(params, {**bundle, CONFIG_FILE: config.to_json()})
+    assert isinstance(scorer, Scorer)
+    assert scorer.network.batch == 5
+
+
+@BACKENDS
 def test_what_is_no_image_is_rejected_and_the_rest_scored(bundle: Files, backend: str) -> None:
     blobs: list[Blob] = [picture(seed) for seed in range(10)]
     blobs[2] = RejectedImage(RejectReason.CHANGED_DURING_RUN)
@@ -153,14 +165,16 @@ def test_openvino_scorer_imports_no_torch() -> None:
 
 
 def test_bundles_that_do_not_fit_are_refused(bundle: Files) -> None:
-    with pytest.raises(BundleError, match=r"another model than planned.*plan names 00"):
+    with pytest.raises(
+        BundleError, match=r"The bundle is another model than planned.*plan names 00"
+    ):
         _load(bundle, TORCH_FP32, model_id="00")
     damaged = {**bundle, OPENVINO_FILES[1]: bundle[OPENVINO_FILES[1]][:-1] + b"\0"}
     with pytest.raises(BundleError, match=r"damaged \(tiny: openvino.bin\)"):
         _load(damaged, OPENVINO_FP32)
     config = parse_config(bundle[CONFIG_FILE])
     detector = config.model_copy(update={"family": "centernet"})
-    with pytest.raises(BundleError, match=r"no scorer for this family.*got centernet"):
+    with pytest.raises(BundleError, match=r"There is no scorer for this family.*got centernet"):
         _load({**bundle, CONFIG_FILE: detector.to_json()}, TORCH_FP32)
 
 
@@ -169,7 +183,9 @@ def test_backend_is_the_bundles_choice_or_the_one_asked_for(bundle: Files) -> No
     assert choose_backend(config, None, "cpu") == config.backend
     assert choose_backend(config, None, "cuda") == "torch-cuda-fp32"
     assert choose_backend(config, TORCH_FP32, "cpu") == TORCH_FP32
-    with pytest.raises(BundleError, match=r"no such backend.*got tpu.*has openvino-bf16"):
+    with pytest.raises(
+        BundleError, match=r"The bundle has no such backend.*got tpu.*has openvino-bf16"
+    ):
         choose_backend(config, "tpu", "cpu")
 
 

@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 
 from schemas.errors import RunError
+from tests.workers.training.local_context import LocalContext
 from workers.models.classifier.fitting import fit_classifier
 from workers.training import ranks
 from workers.training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from workers.training.config import TrainConfig
-from workers.training.context import LocalContext
 from workers.training.examples import Examples
 
 MakeExamples = Callable[[int, int], Examples]

@@ -147,7 +147,7 @@ def test_the_bundle_opens_in_timm(done: Place) -> None:
 def test_export_is_a_plain_snapshot(done: Place, tmp_path: Path) -> None:
     import pyarrow.dataset as pd
 
-    done.call("export", str(tmp_path / "snapshot"), "--only", "predictions")
+    done.call("export", str(tmp_path / "snapshot"), "predictions")
     rows = pd.dataset(tmp_path / "snapshot/predictions", format="parquet").to_table()
     assert rows.num_rows == len(done.query("SELECT 1 FROM predictions"))
 

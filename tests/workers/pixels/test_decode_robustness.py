@@ -199,7 +199,7 @@ def test_quiet_ends_when_the_last_of_many_threads_leaves(
 
 def test_headers_never_reach_the_words_of_an_image_file(shared_data: Path) -> None:
     path = shared_data / "dicom" / "pydicom" / "test_files" / "CT_small.dcm"
-    image = open_image(path.read_bytes(), path.name)
+    image = open_image(path.read_bytes())
     assert image.header.patient_id
     assert image.header.patient_id not in repr(image) + repr(image.header)
 

@@ -30,6 +30,7 @@ from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.fetch import Fetcher
+from cluster.lake.layout import train_prefix
 from cluster.sources import read_source
 from cluster.storage import open_storage
 from cluster.train_order import TrainOrder
@@ -243,7 +244,7 @@ def _backend(workers: int) -> TorchConfig:
 def checkpoint_place(lake: str, run_id: str) -> tuple[pyarrow.fs.FileSystem | None, str]:
     """Where Ray Train keeps the run's checkpoints: with the run, in the lake."""
     storage = open_storage(lake)
-    path = f"_runs/{run_id}/train"
+    path = train_prefix(run_id)
     if storage.local_path is not None:
         return None, str(storage.local_path.resolve() / path)
     options = storage.delta_options

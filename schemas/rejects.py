@@ -9,13 +9,13 @@ from schemas.errors import RejectedImage
 def reject_row(
     row: Mapping[str, Any], reject: RejectedImage, *, stage: str, subject: str
 ) -> dict[str, object]:
-    """The reject of an input; ``row`` has its ``uri``, ``image_id`` (where known) and ``etag``."""
+    """The reject of an input; ``row`` has its ``uri``, ``image_id`` and ``etag`` where known."""
     return {
-        "uri": row["uri"],
+        "uri": row.get("uri"),
         "image_id": row.get("image_id"),
         "stage": stage,
         "subject": subject,
-        "etag": row["etag"],
+        "etag": row.get("etag"),
         "reason": reject.reason.value,
         "detail": reject.detail,
     }

@@ -14,9 +14,10 @@ from cluster.lake.leases import hold, holder_of
 from cluster.lake.reader import LakeReader
 from cluster.lake.runs import LakeRun
 from cluster.storage import Storage
-from schemas.errors import UsageError
+from schemas.errors import RejectedImage, UsageError
 from schemas.plan import Counts
 from schemas.reasons import RejectReason, RunState
+from schemas.rejects import reject_row
 from schemas.tables import rows_of
 
 
@@ -75,18 +76,11 @@ def discard(storage: Storage, run_id: str) -> None:
 
 
 def _rejects_of(run: LakeRun) -> pa.Table:
+    why = RejectedImage(RejectReason.GATE_DISCARDED, f"run {run.id} was discarded")
     return rows_of(
         "rejects",
         [
-            {
-                "uri": row.get("uri"),
-                "image_id": row.get("image_id"),
-                "stage": run.plan.kind,
-                "subject": run.plan.key[-1],
-                "etag": row.get("etag"),
-                "reason": RejectReason.GATE_DISCARDED.value,
-                "detail": f"run {run.id} was discarded",
-            }
+            reject_row(row, why, stage=run.plan.kind, subject=run.plan.key[-1])
             for row in run.plan.inputs.to_pylist()
         ],
     )

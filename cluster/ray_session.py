@@ -1,16 +1,22 @@
 """The Ray this process works on: an embedded one of its own, or a cluster that is there already."""
 
+import json
 import logging
 import os
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import ray
 
+from cluster.lake.leases import Holder
+
 _PREFIX = "rayward-"
+_OWNER = "owner.json"
+"""Names the driver a directory belongs to."""
 _STORE_SHARE = 0.1
 """Share of the memory for Ray's object store: shards are references, so little lies there."""
 _LARGEST_STORE = 2 * 2**30
@@ -41,6 +47,8 @@ class RaySession:
         _sweep()
         # The path stays short: Ray puts sockets below it, and their names are limited.
         self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        owner = json.dumps(asdict(Holder.this_process()))
+        (self._directory / _OWNER).write_text(owner)
         memory = psutil.virtual_memory().available
         ray.init(
             num_cpus=self._cpus or len(os.sched_getaffinity(0)),
@@ -61,9 +69,12 @@ class RaySession:
 
 
 def _sweep() -> None:
-    """Remove directories of embedded Rays whose driver was killed."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        pid = directory.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            with suppress(OSError):
-                shutil.rmtree(directory)
+    """Remove directories of embedded Rays whose driver was killed.
+
+    A driver of another container that shares this folder can't be judged, and keeps its own.
+    """
+    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*/{_OWNER}"):
+        # Another driver may be sweeping too, and somebody else's directory can't be read.
+        with suppress(OSError):
+            if Holder(**json.loads(owner.read_text())).is_known_dead:
+                shutil.rmtree(owner.parent)

@@ -2,8 +2,9 @@
 PYTHON := .venv/bin/python
 SOURCES := schemas workers jobs cluster
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-all check format lock clean
+.PHONY: help setup demo test test-all bench check format lock clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -19,6 +20,9 @@ test: setup ## the tests, but for the slow ones (PYTEST_ARGS="-k decode")
 
 test-all: setup ## all tests
 	@$(PYTHON) -m pytest -m "" $(PYTEST_ARGS)
+
+bench: setup ## the measured ratios, within 40 minutes (WRITE=1 puts them into README; BENCH_ARGS="--list")
+	@$(PYTHON) -m benchmarks $(if $(WRITE),--write) $(BENCH_ARGS)
 
 check: setup ## format, lint, types, layers
 	@.venv/bin/ruff format --check .
@@ -36,4 +40,4 @@ lock: setup ## requirements.lock anew from pyproject.toml (add UPGRADE=1 for new
 
 clean: ## everything that can be made again
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	find $(SOURCES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(SOURCES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Source bytes for a shard's rows, exactly those that were planned."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +11,11 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from obstore.exceptions import BaseError
 
+from cluster.prepared import read_prepared
 from cluster.sources import local_etag
 from cluster.storage import Storage, open_storage
 from schemas.errors import RejectedImage
-from schemas.plan import Blob
+from schemas.plan import Blob, PreparedPixels
 from schemas.reasons import RejectReason
 from workers.pseudonyms import Pseudonymizer, is_masked
 
@@ -23,7 +25,9 @@ _READERS = 16
 class Fetcher:
     """Reads source files, from disk or S3, side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, lake: Storage | None = None) -> None:
+        """``lake`` is where prepared pixels lie; without it, all is read from sources."""
+        self._lake = lake
         self._buckets: dict[str, Storage] = {}
         self._pseudonymizer: Pseudonymizer | None = None
 
@@ -32,20 +36,38 @@ class Fetcher:
 
         Rows of one file share one object. Rows in ``without`` and rows whose column ``read`` is
         false get no bytes. Rows need ``uri`` and ``etag``; a table without ``uri`` reads nothing.
+        Where a column ``prepared`` names a file of the lake, its pixels take the source's place.
         """
         if "uri" not in rows.column_names:
             return [b""] * rows.num_rows
         uris, etags = rows["uri"].to_pylist(), rows["etag"].to_pylist()
         wanted = rows["read"].to_pylist() if "read" in rows.column_names else [True] * len(uris)
+        prepared = self._prepared(rows, without)
         files = {
             uri: etag
             for row, (uri, etag, read) in enumerate(zip(uris, etags, wanted, strict=True))
-            if read and row not in without
+            if read and row not in without and row not in prepared
         }
         blobs = self.fetch_files(files)
         return [
-            blobs.get(uri, b"") if read else b"" for uri, read in zip(uris, wanted, strict=True)
+            prepared.get(row) or blobs.get(uri, b"") if read else b""
+            for row, (uri, read) in enumerate(zip(uris, wanted, strict=True))
         ]
+
+    def _prepared(self, rows: pa.Table, without: frozenset[int]) -> dict[int, PreparedPixels]:
+        """Pixels by row, of the rows whose prepared file has them."""
+        if self._lake is None or "prepared" not in rows.column_names:
+            return {}
+        ids = rows["image_id"].to_pylist()
+        of_file: dict[str, list[int]] = defaultdict(list)
+        for row, path in enumerate(rows["prepared"].to_pylist()):
+            if path is not None and row not in without:
+                of_file[path].append(row)
+        pixels: dict[int, PreparedPixels] = {}
+        for path, members in of_file.items():
+            found = read_prepared(self._lake, path, [ids[row] for row in members])
+            pixels.update({row: found[ids[row]] for row in members if ids[row] in found})
+        return pixels
 
     def fetch_files(self, files: Mapping[str, str]) -> dict[str, Blob]:
         """The bytes of each file of uri and etag."""

@@ -9,6 +9,7 @@ import jobs.clean
 import jobs.evaluate
 import jobs.ingest
 import jobs.phantoms
+import jobs.prepare
 import jobs.score
 import jobs.split
 import jobs.train
@@ -36,6 +37,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "phantoms": Kind(jobs.phantoms.plan, jobs.phantoms.run),
         "ingest": Kind(jobs.ingest.plan, jobs.ingest.run),
         "clean": Kind(jobs.clean.plan, jobs.clean.run),
+        "prepare": Kind(jobs.prepare.plan, jobs.prepare.run),
         "split": Kind(jobs.split.plan, jobs.split.run),
         "train": Kind(jobs.train.plan, jobs.train.run),
         "score": Kind(jobs.score.plan, jobs.score.run),

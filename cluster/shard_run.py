@@ -132,18 +132,18 @@ class ShardRun:
         """Rows of a shard whose image ends the process that decodes it."""
         rows, killers = self._run.rows(shard), []
         spared = self._condemned.get(shard, {})
-        kind, params = self._arguments[2], self._arguments[3]
-        probe = self._probe.remote(kind, params)
+        lake, _, *work = self._arguments
+        probe = self._probe.remote(lake, *work)
         todo = deque(row for row in range(rows.num_rows) if row not in spared)
         while todo:
             try:
                 ray.get(probe.try_one.remote(encode_rows(rows.slice(todo[0], 1))))
             except OutOfMemoryError:
-                probe = self._probe.remote(kind, params)  # the row is tried with the shard's half
+                probe = self._probe.remote(lake, *work)  # the row is tried with the shard's half
             except RayActorError as error:
                 if failed_to_start(error):
                     raise as_ours(error, f"{self._run.id}, probe") from error
-                probe = self._probe.remote(kind, params)
+                probe = self._probe.remote(lake, *work)
                 if is_lost_node(error):
                     continue
                 if not is_memory_kill(error):

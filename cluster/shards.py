@@ -1,7 +1,7 @@
 """One shard in the process that computes it: fetch, compute, write, put the receipt."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 from cluster.fetch import Fetcher
 from cluster.lake.runs import FINISH, LakeRun, RunWriter
 from cluster.storage import open_storage
-from cluster.works import WORKS
-from schemas.errors import RejectedImage
+from cluster.works import WORKS, Params
+from schemas.errors import RaywardError, RejectedImage
 from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.reasons import RejectReason
 
@@ -45,10 +45,11 @@ class ShardProcess:
     """Computes shards of one run, one after the other; holds what its kind loads once."""
 
     def __init__(self, lake: str, run_id: str, kind: str, params: Mapping[str, Any]) -> None:
-        self._writer = RunWriter(open_storage(lake), run_id)
+        storage = open_storage(lake)
+        self._writer = RunWriter(storage, run_id)
         self._params = params
-        self._fetcher = Fetcher()
-        self._function: ShardFunction = WORKS[kind].load(params)
+        self._fetcher = Fetcher(storage)
+        self._function = _loaded(WORKS[kind].load, params)
 
     def run(self, task: ShardTask) -> ShardOutcome:
         """Compute a shard and put its receipt."""
@@ -63,15 +64,31 @@ class ShardProcess:
 class ProbeProcess:
     """Decodes single images to find the one that kills its process."""
 
-    def __init__(self, kind: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, lake: str, kind: str, params: Mapping[str, Any]) -> None:
         work = WORKS[kind]
-        self._function = (work.probe or work.load)(params)
-        self._fetcher = Fetcher()
+        self._function = _loaded(work.probe or work.load, params)
+        self._fetcher = Fetcher(open_storage(lake))
 
     def try_one(self, row: bytes) -> None:
         """Decode the one image of ``row``; the result is thrown away."""
         rows = decode_rows(row)
         self._function(rows, _blobs(self._fetcher, rows, {}))
+
+
+def _loaded(load: Callable[[Params], ShardFunction], params: Params) -> ShardFunction:
+    """What ``load`` makes, or a function that raises the error of ours that ``load`` raised.
+
+    Of an error raised while an actor starts Ray hands on the text alone.
+    """
+    try:
+        return load(params)
+    except RaywardError as error:
+        raised = error
+
+    def fail(_rows: pa.Table, _blobs: Sequence[Blob]) -> ShardResult:
+        raise raised
+
+    return fail
 
 
 def finish_run(lake: str, run_id: str) -> None:
@@ -87,6 +104,10 @@ def finish_run(lake: str, run_id: str) -> None:
 
 def encode_rows(rows: pa.Table) -> bytes:
     """Rows as an Arrow stream that holds nothing else."""
+    for place, column in enumerate(rows.columns):
+        if pa.types.is_dictionary(column.type):  # it would travel whole with every slice
+            plain = column.cast(column.type.value_type)
+            rows = rows.set_column(place, rows.column_names[place], plain)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import boto3
 import obstore
+import pyarrow as pa
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
@@ -84,6 +85,18 @@ class Storage:
             FileNotFoundError: if there is none.
         """
         return bytes(obstore.get(self._store, path).bytes())
+
+    def open(self, path: str) -> pa.NativeFile:
+        """An object to read at any place: a file on disk mapped into memory, or fetched whole.
+
+        Who reads a prepared file wants nearly all of it, and one request is the quickest way.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if self.local_path is not None:
+            return pa.memory_map(str(self.local_path / path))
+        return pa.BufferReader(self.get(path))
 
     def get_many(self, paths: list[str]) -> list[bytes]:
         """The bytes of several objects, read side by side."""

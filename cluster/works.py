@@ -54,27 +54,41 @@ def _clean(params: Params) -> ShardFunction:
 
 
 def _clean_finish(params: Params) -> FinishFunction:
+    from cluster.spread import OnRay
     from workers.cleaning import load_finish
 
-    return load_finish(params)
+    return load_finish(params, OnRay(f"{params['dataset']}, near-duplicates"))
+
+
+def _prepare(params: Params) -> ShardFunction:
+    from workers.pixels.steps import NVJPEG_DECODER, Recipe
+
+    if Recipe.from_dict(params["recipe"]).decoder == NVJPEG_DECODER:
+        from workers import device_preparer
+
+        return device_preparer.load(params)
+    from workers import preparing
+
+    return preparing.load(params)
 
 
 def _split(params: Params) -> ShardFunction:
+    from cluster.spread import OnRay
     from workers.splitting import load
 
-    return load(params)
+    return load(params, OnRay(f"{params['dataset']}, near-duplicates"))
 
 
 def _score(params: Params) -> ShardFunction:
     from cluster.storage import open_storage
-    from schemas.bundle import BACKEND_FILES, CONFIG_FILE, parse_config
+    from schemas.bundle import BACKENDS, CONFIG_FILE, parse_config
     from workers.scoring.choice import choose_backend
 
     bundle = open_storage(params["bundle"])
     config = parse_config(bundle.get(CONFIG_FILE), bundle.root)
-    backend = choose_backend(config, params["backend"], params["device"])
-    files = {name: bundle.get(name) for name in (CONFIG_FILE, *BACKEND_FILES[backend])}
-    if backend.startswith("openvino"):
+    backend = BACKENDS[choose_backend(config, params["backend"], params["device"])]
+    files = {name: bundle.get(name) for name in (CONFIG_FILE, *backend.files)}
+    if backend.runtime == "openvino":
         from workers.scoring import openvino_scorer
 
         return openvino_scorer.load(params, files)
@@ -107,6 +121,7 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "phantoms": Work(_phantoms, finish=_phantoms_finish),
         "ingest": Work(_ingest),
         "clean": Work(_clean, finish=_clean_finish),
+        "prepare": Work(_prepare),
         "split": Work(_split, whole=True),
         "score": Work(_score, probe=_score_probe),
         "evaluate": Work(_evaluate, whole=True),

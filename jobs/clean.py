@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.batch import run_batch
-from schemas.plan import Counts, Plan, fingerprint, shard_bounds
+from jobs.pending import Wanted, find_pending
+from schemas.plan import Plan, fingerprint, shard_bounds
 from schemas.protocols import Pool, Report, Store
-from schemas.reasons import TRANSIENT
 from schemas.specs.clean import CleanSpec
 from workers.pixels.decoder import DECODER_VERSION
+from workers.pixels.hexes import hashes_from_hex
 from workers.pixels.steps import DECODER
 
 _JUDGED = """
@@ -19,19 +19,6 @@ _JUDGED = """
     WHERE dataset = $dataset GROUP BY image_id HAVING arg_max(recipe, run_id) = $recipe
 """
 """Images whose latest verdict, the one that `kept_images` shows, is by these rules."""
-
-_TO_CLEAN = f"""
-SELECT image_id, uri, frame, etag, bytes FROM current_images AS images
-WHERE dataset = $dataset
-    AND image_id NOT IN (SELECT image_id FROM ({_JUDGED}))
-    AND NOT EXISTS (
-        SELECT 1 FROM rejects
-        WHERE NOT $retry AND stage = 'clean' AND subject IN ($recipe, $subject)
-            AND rejects.image_id = images.image_id
-            AND rejects.etag IS NOT DISTINCT FROM images.etag
-            AND NOT list_contains($transient, reason))
-ORDER BY uri, frame, image_id
-"""
 
 _KEPT = f"""
 SELECT image_id, phash FROM ({_JUDGED}) JOIN current_images AS images USING (image_id)
@@ -48,21 +35,17 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
     out. Images kept earlier, and still there, go along for the finishing step: new ones are
     near-duplicates of them too.
     """
-    wanted = {
-        "dataset": spec.dataset,
-        "recipe": recipe(spec),
-        "subject": subject(spec),
-        "retry": spec.retry_rejects,
-        "transient": sorted(TRANSIENT),
-    }
-    images = store.query(_TO_CLEAN, wanted)
-    counted = store.query(
-        "SELECT count(*) AS n FROM current_images WHERE dataset = $dataset",
-        {"dataset": spec.dataset},
+    wanted = Wanted(
+        dataset=spec.dataset,
+        images="all",
+        has_result=f"image_id IN (SELECT image_id FROM ({_JUDGED}))",
+        stage="clean",
+        subjects=(recipe(spec), subject(spec)),
+        retry=spec.retry_rejects,
+        parameters={"recipe": recipe(spec)},
     )
-    waiting = pc.is_in(images["image_id"], value_set=store.held_images(key(spec)))
-    inputs = images.filter(pc.invert(waiting))
-    total = int(counted["n"][0].as_py())
+    pending = find_pending(wanted, store, key(spec))
+    inputs = pending.rows
     return Plan(
         kind=spec.kind,
         name=spec.name,
@@ -81,7 +64,7 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
             images=spec.execution.shard_images,
             max_bytes=spec.execution.shard_bytes,
         ),
-        counts=Counts(up_to_date=total - images.num_rows, held=images.num_rows - inputs.num_rows),
+        counts=pending.counts,
         facts={"recipe": recipe(spec)},
         staged=_kept_before(spec, store) if inputs.num_rows else {},
     )
@@ -136,5 +119,5 @@ def _max_distance(spec: CleanSpec) -> int | None:
 
 def _kept_before(spec: CleanSpec, store: Store) -> Mapping[str, pa.Table]:
     kept = store.query(_KEPT, {"dataset": spec.dataset, "recipe": recipe(spec)})
-    hashes = pa.array([int(text, 16) for text in kept["phash"].to_pylist()], pa.uint64())
+    hashes = pa.array(hashes_from_hex(kept["phash"]))
     return {"_kept_before": pa.table({"image_id": kept["image_id"], "phash": hashes})}

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.batch import run_batch
-from jobs.rows import GROUP, LATEST_SPLITS, digest_rows
+from jobs.rows import GROUP, LATEST_SPLITS, count_folds, digest_rows
+from schemas.errors import LeakError
 from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.train import EvaluateSpec
@@ -19,12 +20,15 @@ scored AS (
     SELECT * FROM predictions WHERE model_id = $model_id
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
 )
-SELECT places.image_id, places.part, images.label, {GROUP} AS "group", scored.scores,
+SELECT places.image_id, CASE WHEN $fold IS NULL THEN places.part ELSE 'test' END AS part,
+    images.label, {GROUP} AS "group", scored.scores,
     scored.run_id AS scored_by
 FROM places
 JOIN current_images AS images ON images.image_id = places.image_id
 LEFT JOIN scored ON scored.image_id = places.image_id
-WHERE images.dataset = $dataset AND places.part IN (SELECT unnest($parts))
+WHERE images.dataset = $dataset AND CASE
+    WHEN $fold IS NULL THEN places.part IN (SELECT unnest($parts))
+    ELSE places.part IN ('train', 'val') AND places.fold = $fold END
 ORDER BY places.image_id
 """
 
@@ -40,6 +44,8 @@ def plan(spec: EvaluateSpec, store: Store) -> Plan:
 
     Raises:
         BundleError: if the lake has no such bundle.
+        LeakError: if the model learned from what it would be evaluated on.
+        SplitError: if the split has no such fold.
     """
     bundle = store.bundle(spec.model)
     return _plan(spec, store, bundle, _rows(spec, store, bundle))
@@ -101,6 +107,9 @@ def _plan(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa
 
 
 def _rows(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any]) -> pa.Table:
+    _refuse_learned(spec, bundle)
+    if spec.fold is not None:
+        count_folds(store, spec.dataset, spec.split, spec.fold)
     return store.query(
         _SCORED,
         {
@@ -108,7 +117,27 @@ def _rows(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any]) -> pa.Tab
             "dataset": spec.dataset,
             "model_id": bundle["model_id"],
             "parts": list(spec.parts),
+            "fold": spec.fold,
         },
+    )
+
+
+def _refuse_learned(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> None:
+    """Stop where a model trained by this split would be asked about what it learned from."""
+    data = json.loads(bundle["data"] or "{}")
+    if (data.get("dataset"), data.get("split")) != (spec.dataset, spec.split):
+        return
+    held_out = data.get("fold")
+    if spec.fold == held_out or (spec.fold is None and spec.parts == ("test",)):
+        return
+    whole = "all folds" if held_out is None else f"all folds but {held_out}"
+    asked = ", ".join(spec.parts) if spec.fold is None else f"fold {spec.fold}"
+    fitting = "leave `fold` out" if held_out is None else f"set `fold: {held_out}`"
+    raise LeakError(
+        "The model learned from images it would be evaluated on",
+        where=f"{bundle['name']}@{bundle['version']}, split {spec.split}",
+        got=f"{asked}; its training took {whole}",
+        remedy=f"{fitting}, or evaluate with `parts: [test]`",
     )
 
 
@@ -136,12 +165,13 @@ def _params(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "classes": list(bundle["classes"]),
         "operating_point": _operating_point(bundle),
-        "parts": list(spec.parts),
+        "parts": list(spec.parts) if spec.fold is None else ["test"],
         "bootstrap": spec.bootstrap,
         "seed": spec.seed,
         "columns": {
             "study": spec.name,
             "trial": spec.split,
+            "fold": spec.fold,
             "dataset": spec.dataset,
             "subgroup": "",
             "model_id": bundle["model_id"],

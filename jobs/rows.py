@@ -4,6 +4,9 @@ import hashlib
 
 import pyarrow as pa
 
+from schemas.errors import SplitError
+from schemas.protocols import Store
+
 LATEST_SPLITS = """
     SELECT * FROM splits WHERE split_name = $split
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
@@ -12,6 +15,38 @@ LATEST_SPLITS = """
 
 GROUP = "coalesce(images.patient_id, places.group_id, places.image_id)"
 """Whose image it is, for figures that treat patients as one."""
+
+_FOLDS = f"""
+SELECT coalesce(max(fold) + 1, 0) AS folds FROM ({LATEST_SPLITS})
+WHERE part IN ('train', 'val')
+    AND image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset)
+"""
+
+
+def count_folds(store: Store, dataset: str, split: str, asked: int) -> int:
+    """Return the number of folds of a split that has the fold `asked` for.
+
+    Raises:
+        SplitError: if it has no folds, or not this one.
+    """
+    found = store.query(_FOLDS, {"split": split, "dataset": dataset})
+    count = int(found["folds"][0].as_py())
+    where = f"data set {dataset}, split {split}"
+    if not count:
+        raise SplitError(
+            "The split has no folds",
+            where=where,
+            got=f"fold {asked}",
+            remedy="split with `folds: 5`, say, or leave `fold` out",
+        )
+    if asked >= count:
+        raise SplitError(
+            "The split has no such fold",
+            where=where,
+            got=str(asked),
+            remedy=f"its folds are 0 to {count - 1}",
+        )
+    return count
 
 
 def digest_rows(rows: pa.Table, columns: tuple[str, ...]) -> str:

@@ -4,30 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
 from jobs.batch import run_batch
-from schemas.plan import Counts, Plan, shard_bounds
+from jobs.pending import Wanted, find_pending
+from jobs.prepared import by_file, where_prepared
+from schemas.plan import Plan, shard_bounds
 from schemas.protocols import Pool, Report, Store
-from schemas.reasons import TRANSIENT
 from schemas.specs.score import ScoreSpec
-
-_VIEWS = {"kept": "kept_images", "all": "current_images"}
-
-_TO_SCORE = """
-SELECT image_id, uri, frame, etag, bytes FROM {view} AS images
-WHERE dataset = $dataset
-    AND NOT EXISTS (
-        SELECT 1 FROM predictions
-        WHERE model_id = $model_id AND predictions.image_id = images.image_id)
-    AND NOT EXISTS (
-        SELECT 1 FROM rejects
-        WHERE NOT $retry AND stage = 'score' AND subject = $model_id
-            AND rejects.image_id = images.image_id
-            AND rejects.etag IS NOT DISTINCT FROM images.etag
-            AND NOT list_contains($transient, reason))
-ORDER BY uri, frame, image_id
-"""
 
 
 def plan(spec: ScoreSpec, store: Store) -> Plan:
@@ -40,20 +22,19 @@ def plan(spec: ScoreSpec, store: Store) -> Plan:
         BundleError: if the lake has no such bundle.
     """
     bundle = store.bundle(spec.model)
-    view = _VIEWS[spec.images]
-    wanted = {
-        "dataset": spec.dataset,
-        "model_id": bundle["model_id"],
-        "retry": spec.retry_rejects,
-        "transient": sorted(TRANSIENT),
-    }
-    images = store.query(_TO_SCORE.format(view=view), wanted)
-    counted = store.query(
-        f"SELECT count(*) AS n FROM {view} WHERE dataset = $dataset", {"dataset": spec.dataset}
+    wanted = Wanted(
+        dataset=spec.dataset,
+        images=spec.images,
+        has_result="image_id IN (SELECT image_id FROM predictions WHERE model_id = $model_id)",
+        stage="score",
+        subjects=(bundle["model_id"],),
+        retry=spec.retry_rejects,
+        parameters={"model_id": bundle["model_id"]},
     )
-    waiting = pc.is_in(images["image_id"], value_set=store.held_images(key(spec, bundle)))
-    inputs = images.filter(pc.invert(waiting))
-    total = int(counted["n"][0].as_py())
+    pending = find_pending(wanted, store, key(spec, bundle))
+    inputs = pending.rows
+    if inputs.num_rows and spec.use_prepared:
+        inputs = by_file(where_prepared(inputs, bundle["recipe"], store))
     return Plan(
         kind=spec.kind,
         name=spec.name,
@@ -66,7 +47,7 @@ def plan(spec: ScoreSpec, store: Store) -> Plan:
             images=spec.execution.shard_images,
             max_bytes=spec.execution.shard_bytes,
         ),
-        counts=Counts(up_to_date=total - images.num_rows, held=images.num_rows - inputs.num_rows),
+        counts=pending.counts,
         facts={"model": f"{bundle['name']}@{bundle['version']}", "model_id": bundle["model_id"]},
     )
 

@@ -4,6 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from jobs.batch import run_batch
 from jobs.rows import LATEST_SPLITS
 from schemas.plan import Counts, Plan, run_fingerprint
@@ -11,21 +14,32 @@ from schemas.protocols import Pool, Report, Store
 from schemas.specs.split import SplitSpec
 from workers.splitting import check
 
-_IMAGES = f"""
-WITH places AS ({LATEST_SPLITS}),
-found AS (
-    SELECT image_id, phash FROM quality WHERE dataset = $dataset
-    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
-)
-SELECT images.image_id, images.patient_ids, images.label, images.splits,
-    len(images.uris) AS copies, found.phash,
-    images.image_id IN (SELECT image_id FROM kept_images WHERE dataset = $dataset) AS kept,
-    places.part, places.fold, places.group_id
+_FACTS = """
 FROM current_images AS images
-LEFT JOIN found ON found.image_id = images.image_id
+LEFT JOIN (
+    SELECT image_id, phash, kept FROM quality WHERE dataset = $dataset
+    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
+) AS found ON found.image_id = images.image_id
+"""
+"""Not `kept_images`: the audit of a given split needs the hashes of all images."""
+
+_SEEN = """hash(images.image_id, images.patient_ids, images.label, images.splits, len(images.uris),
+    found.phash, found.kept)"""
+"""What a split depends on of an image."""
+
+_IMAGES = f"""
+WITH places AS ({LATEST_SPLITS})
+SELECT images.image_id, images.patient_ids, images.label, images.splits,
+    len(images.uris) AS copies, found.phash, coalesce(found.kept, false) AS kept,
+    places.part, places.fold, places.group_id, {_SEEN} AS seen
+{_FACTS}
 LEFT JOIN places ON places.image_id = images.image_id
 WHERE images.dataset = $dataset
-ORDER BY images.image_id
+"""
+
+_ALL_SEEN = f"""
+SELECT count(*) AS images, coalesce(bit_xor({_SEEN}), 0) AS seen {_FACTS}
+WHERE images.dataset = $dataset
 """
 
 _LAST = """
@@ -35,43 +49,39 @@ ORDER BY recorded_at DESC LIMIT 1
 """
 
 
-_ROW = "image_id, patient_ids, label, splits, copies, phash, kept"
-"""What a split depends on of an image."""
-
-_SEEN = "_images_seen"
-"""The fact under which a run notes a digest of those."""
+_DIGEST = "_images_seen"
+"""The fact under which a run notes a digest of what it depended on."""
 
 
 def plan(spec: SplitSpec, store: Store) -> Plan:
     """Plan the split of all images of the data set, or nothing where it stands as it would come.
 
+    The audit of a split, in `metrics` and `leaks`, is of the run that computed it last.
+
     Raises:
         SplitError: if no image is kept, a group is too large for a split, or there is no given
             split to take over.
     """
-    wanted = {"split": spec.split_name, "dataset": spec.dataset}
-    images = store.query(_IMAGES, wanted)
-    seen = store.query(
-        f"SELECT CAST(bit_xor(hash({_ROW})) AS VARCHAR) AS digest FROM ({_IMAGES})", wanted
-    )
-    digest = seen["digest"][0].as_py() or "0"
     last = store.query(_LAST, {"key": "/".join(key(spec))}).to_pylist()
-    made_by = run_fingerprint(spec.kind, identity(spec))
-    same_rules = bool(last) and last[0]["fingerprint"] == made_by
-    up_to_date = same_rules and json.loads(last[0]["facts"]).get(_SEEN) == digest
+    same_rules = bool(last) and last[0]["fingerprint"] == run_fingerprint(spec.kind, identity(spec))
+    if same_rules:
+        (now,) = store.query(_ALL_SEEN, {"dataset": spec.dataset}).to_pylist()
+        if json.loads(last[0]["facts"]).get(_DIGEST) == str(now["seen"]):
+            return _stands(spec, now["images"], str(now["seen"]))
+    found = store.query(_IMAGES, {"split": spec.split_name, "dataset": spec.dataset})
+    images = found.drop_columns(["seen"])
     params = _params(spec) | {"keep_places": same_rules}
-    if not up_to_date:
-        check(images, params)
+    check(images, params)
+    digest = np.bitwise_xor.reduce(found["seen"].to_numpy())
     return Plan(
         kind=spec.kind,
         name=spec.name,
         key=key(spec),
         identity=identity(spec),
         params=params,
-        inputs=images.slice(0, 0) if up_to_date else images,
-        bounds=() if up_to_date else (0, images.num_rows),
-        counts=Counts(up_to_date=images.num_rows if up_to_date else 0),
-        facts={"split": spec.split_name, _SEEN: digest},
+        inputs=images,
+        bounds=(0, images.num_rows),
+        facts={"split": spec.split_name, _DIGEST: str(digest)},
     )
 
 
@@ -90,6 +100,21 @@ def key(spec: SplitSpec) -> tuple[str, ...]:
 def identity(spec: SplitSpec) -> Mapping[str, Any]:
     """What places depend on beside the images and what is known of them."""
     return _params(spec)
+
+
+def _stands(spec: SplitSpec, images: int, digest: str) -> Plan:
+    """Plan nothing: the split is as it would come."""
+    return Plan(
+        kind=spec.kind,
+        name=spec.name,
+        key=key(spec),
+        identity=identity(spec),
+        params={},
+        inputs=pa.table({"image_id": pa.array([], pa.string())}),
+        bounds=(),
+        counts=Counts(up_to_date=images),
+        facts={"split": spec.split_name, _DIGEST: digest},
+    )
 
 
 def _params(spec: SplitSpec) -> dict[str, Any]:

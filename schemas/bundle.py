@@ -8,8 +8,9 @@ them, files made from the same weights. `config.json` begins with the keys timm 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,21 +26,47 @@ WEIGHTS_FILE = "model.safetensors"
 OUTCOME_FILE = "_outcome.json"
 """Comes with a trained bundle's files but is no part of it: rejects and figures by epoch."""
 OPENVINO_FILES = ("openvino.xml", "openvino.bin")
+OPENVINO_MIXED_FILES = ("openvino-mixed.xml", "openvino.bin")
+"""The same weights, in a graph that says which convolutions stay in float32."""
 
 TORCH_FP32 = "torch-fp32"
+TORCH_BF16 = "torch-bf16"
 OPENVINO_FP32 = "openvino-fp32"
 OPENVINO_BF16 = "openvino-bf16"
+OPENVINO_MIXED = "openvino-mixed"
 TORCH_CUDA_FP32 = "torch-cuda-fp32"
+TORCH_CUDA_BF16 = "torch-cuda-bf16"
+TORCH_CUDA_FP16 = "torch-cuda-fp16"
+TORCH_CUDA_COMPILED = "torch-cuda-compiled"
 
-BACKEND_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute a bundle's scores."""
+
+    runtime: Literal["torch", "openvino"]
+    """Which of the scorers in `workers/scoring` computes it."""
+    device: Device
+    files: tuple[str, ...]
+    """What it reads beside `config.json`; a scorer fetches no others."""
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        TORCH_FP32: (WEIGHTS_FILE,),
-        TORCH_CUDA_FP32: (WEIGHTS_FILE,),
-        OPENVINO_FP32: OPENVINO_FILES,
-        OPENVINO_BF16: OPENVINO_FILES,
+        TORCH_FP32: Backend("torch", "cpu", (WEIGHTS_FILE,)),
+        TORCH_BF16: Backend("torch", "cpu", (WEIGHTS_FILE,)),
+        OPENVINO_FP32: Backend("openvino", "cpu", OPENVINO_FILES),
+        OPENVINO_BF16: Backend("openvino", "cpu", OPENVINO_FILES),
+        OPENVINO_MIXED: Backend("openvino", "cpu", OPENVINO_MIXED_FILES),
+        TORCH_CUDA_FP32: Backend("torch", "cuda", (WEIGHTS_FILE,)),
+        TORCH_CUDA_BF16: Backend("torch", "cuda", (WEIGHTS_FILE,)),
+        TORCH_CUDA_FP16: Backend("torch", "cuda", (WEIGHTS_FILE,)),
+        TORCH_CUDA_COMPILED: Backend("torch", "cuda", (WEIGHTS_FILE,)),
     }
 )
-"""The files a backend reads beside `config.json`; a scorer fetches no others."""
+"""Every backend there is. Others must agree with `TORCH_FP32`: eager PyTorch in float32."""
 
 LARGEST_DIFFERENCE = 0.01
 """How far a chosen backend's scores may lie from eager fp32 (a probability)."""
@@ -89,11 +116,13 @@ class BackendFigures(_Part):
     """One backend as measured when the bundle was made."""
 
     images_per_s: float
-    """Forward passes alone by CPU second of one thread, on the machine that made the bundle."""
+    """Forward passes alone on the machine that made the bundle: by CPU second of one thread, or
+    by second on a GPU."""
     largest_difference: float
-    """Of any probability of the validation sample from eager fp32."""
+    """Of any probability from eager fp32: over the validation images for the chosen backend, over
+    a sample of them for the others."""
     labels_equal: bool
-    """Whether every label of the validation sample equals that of eager fp32."""
+    """Whether every label of the same images equals that of eager fp32."""
 
 
 class BundleConfig(_Part):
@@ -122,6 +151,13 @@ class BundleConfig(_Part):
     backends: dict[str, BackendFigures] = Field(default_factory=dict)
     batch: int = 16
     """Images per forward pass on a CPU; tails are padded to it."""
+    gpu_backend: str = TORCH_CUDA_FP32
+    """The backend scoring uses on a GPU: the fastest within the tolerance where a GPU was there to
+    measure on when the bundle was made, otherwise float32."""
+    gpu_batch: int = 256
+    """Images per forward pass on a GPU; halved where they do not fit."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Backends that could not compute this network when the bundle was made, and why."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     """What it was trained on: data set, split, images and classes by part, leaks allowed."""

@@ -95,8 +95,18 @@ class ShardResult:
     """Figures by label, added up over shards and shown to the user."""
 
 
-Blob = bytes | RejectedImage
-"""Source bytes, or why they can't be had."""
+@dataclass(frozen=True)
+class PreparedPixels:
+    """An image as a recipe made it, read from the table `prepared` instead of its source."""
+
+    data: bytes
+    """Losslessly encoded by `workers.pixels.encoding`."""
+    height: int
+    width: int
+
+
+Blob = bytes | PreparedPixels | RejectedImage
+"""Source bytes, or pixels prepared earlier, or why there are neither."""
 
 ShardFunction = Callable[[pa.Table, Sequence[Blob]], ShardResult]
 """Computes one shard from its rows of the plan and their source bytes."""

@@ -112,6 +112,13 @@ class Store(Protocol):
     def held_images(self, key: tuple[str, ...]) -> pa.Array:
         """Ids of images whose rows wait in a held run of ``key``."""
 
+    def prepared(self, recipe: str, image_ids: pa.ChunkedArray) -> pa.Table:
+        """Where pixels prepared by ``recipe`` lie, of those images that have some.
+
+        Columns ``image_id``; ``prepared``, the path of a file below the lake's root, as a
+        dictionary; and ``bytes``, about what the image's pixels take in it.
+        """
+
     def list_source(self, uri: str) -> Iterable[SourceFile]:
         """The files of an archive, sorted by path."""
 

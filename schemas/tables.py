@@ -1,12 +1,12 @@
 """The tables of the lake: every column, its type, its unit and its meaning."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version written to `lake.json`; a lake of another version is refused."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -22,6 +22,10 @@ class TableSchema:
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
     sort_by: tuple[str, ...] = ("image_id",)
+    rows_per_group: int = 122_880
+    """Rows of a Parquet row group: what a reader of a few rows has to read at least."""
+    compression: str = "zstd"
+    """Codec of the Parquet files."""
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -129,17 +133,28 @@ _ALL = (
             _column("reason", pa.string(), "why it does not"),
         ),
     ),
-    _table(
-        "prepared",
-        "an image ready for a model",
-        (
-            _image_id(),
-            _recipe(),
-            _column("height", pa.int32(), "height of the prepared image", "px"),
-            _column("width", pa.int32(), "width of the prepared image", "px"),
-            _column("pixels", pa.binary(), "losslessly encoded 8-bit pixels"),
-            _column("geometry", pa.string(), "JSON: the way back to the original's pixels"),
+    # Shards read one recipe and a few hundred rows of it; measured in docs/adr/0008.
+    replace(
+        _table(
+            "prepared",
+            "an image ready for a model",
+            (
+                _image_id(),
+                _recipe(),
+                _column("height", pa.int32(), "height of the prepared image", "px"),
+                _column("width", pa.int32(), "width of the prepared image", "px"),
+                _column(
+                    "pixels",
+                    pa.binary(),
+                    "a byte that says the layout (1: grey, 2: grey shown in colour, 3: RGB), then "
+                    "8-bit planes, row by row; one plane for 1 and 2, three for 3",
+                ),
+                _column("geometry", pa.string(), "JSON: the way back to the original's pixels"),
+            ),
+            partition_by=("recipe",),
         ),
+        rows_per_group=64,
+        compression="lz4",
     ),
     _table(
         "splits",
@@ -151,6 +166,27 @@ _ALL = (
             _column("fold", pa.int32(), "fold of a k-fold split, from 0"),
             _column("part", pa.string(), "train, val or test"),
         ),
+    ),
+    _table(
+        "leaks",
+        "an image of one part of a split that an earlier part has seen, and by what",
+        (
+            _column("split_name", pa.string(), "the audited split's name"),
+            _column("dataset", pa.string(), "the data set that was split"),
+            _column("source", pa.string(), "given: the data set's own split; made: this one"),
+            _column("kind", pa.string(), "patient, image (equal bytes) or near_duplicate"),
+            _column("first_part", pa.string(), "the part that has seen it"),
+            _column("second_part", pa.string(), "the part the image stands in"),
+            _image_id(),
+            _column(
+                "other_image_id",
+                pa.string(),
+                "an image of the first part: the nearest near-duplicate, or one of the patient",
+            ),
+            _column("patient_id", pa.string(), "the patient they share; keyed pseudonym"),
+            _column("distance", pa.int32(), "Hamming distance of the two hashes", "bit"),
+        ),
+        sort_by=("split_name", "image_id"),
     ),
     _table(
         "rejects",
@@ -175,6 +211,7 @@ _ALL = (
             _column("version", pa.int32(), "the bundle's version, from 1"),
             _column("family", pa.string(), "model family, e.g. classifier"),
             _column("architecture", pa.string(), "architecture within the family"),
+            _recipe(),
             _column("classes", pa.list_(pa.string()), "classes in the order of the scores"),
             _column("operating_point", pa.string(), "JSON: class and threshold"),
             _column("calibration", pa.string(), "JSON: how scores were calibrated"),

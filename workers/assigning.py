@@ -1,74 +1,119 @@
-"""Groups into parts by share, evenly over labels, and the same again when images are added."""
+"""Groups into places by share, evenly over labels, and the same again when images are added."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images that stay together."""
+class Groups:
+    """Images that stay together, as arrays: a million groups are a million patients."""
 
-    name: str
-    labels: Mapping[str, int]
-    """Images by label."""
-    place: str | None = None
-    """Where an earlier split put it."""
+    names: pa.Array
+    """(G,) what the draw depends on."""
+    place: Codes
+    """(G,) where an earlier split put a group, -1 for nowhere."""
+    start: Codes
+    """(G + 1,) group g has entries start[g] to start[g + 1]."""
+    label: Codes
+    """(E,) label of an entry."""
+    count: Codes
+    """(E,) images of the group with that label."""
 
     @property
-    def size(self) -> int:
-        return sum(self.labels.values())
+    def size(self) -> Codes:
+        """(G,) images of each group."""
+        ends = np.concatenate([[0], np.cumsum(self.count)])[self.start]
+        return np.diff(ends)
 
 
-def assign(groups: Sequence[Group], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Return the place of each group by name.
+def gather(names: pa.Array, member: Codes, label: Codes, before: Codes) -> Groups:
+    """Gather images into groups.
+
+    `names` (G,) are those of the groups; `member` (N,) is the group of each image, `label` its
+    label's code and `before` its place in an earlier split, -1 for none. A group whose images had
+    several places has the first of them.
+    """
+    labels = int(label.max(initial=0)) + 1
+    key, count = np.unique(member * labels + label, return_counts=True)
+    nowhere = np.iinfo(np.int64).max
+    place = np.full(len(names), nowhere)
+    np.minimum.at(place, member[before >= 0], before[before >= 0])
+    return Groups(
+        names=names,
+        place=np.where(place == nowhere, -1, place),
+        start=np.searchsorted(key // labels, np.arange(len(names) + 1)),
+        label=key % labels,
+        count=count.astype(np.int64),
+    )
+
+
+def assign(groups: Groups, shares: Sequence[float], seed: int) -> Codes:
+    """Return the place of each group: an index into `shares`.
 
     Groups with a place keep it. The others, larger ones first and equal ones in an order drawn
     from `seed` and their names, go where they leave the largest share of the labels' targets
     unfilled. So a group's place depends on no order of input, and later images fill what is
     short. Places whose share is 0 get nothing new.
     """
-    total: dict[str, int] = {}
-    for one in groups:
-        for label, count in one.labels.items():
-            total[label] = total.get(label, 0) + count
-    target = {
-        (place, label): share * count
-        for place, share in shares.items()
-        if share > 0
-        for label, count in total.items()
-    }
-    filled = dict.fromkeys(target, 0)
-    places: dict[str, str] = {}
-
-    def put(one: Group, place: str) -> None:
-        places[one.name] = place
-        for label, count in one.labels.items():
-            if (place, label) in filled:
-                filled[place, label] += count
-
-    for one in groups:
-        if one.place is not None:
-            put(one, one.place)
-    todo = [one for one in groups if one.place is None]
-    open_places = [place for place, share in shares.items() if share > 0]
-    for one in sorted(todo, key=lambda new: (-new.size, _draw(seed, new.name))):
-        put(one, max(open_places, key=lambda place: _room(one, place, target, filled)))
+    total = np.bincount(groups.label, weights=groups.count)
+    owner = np.repeat(np.arange(len(groups.place)), np.diff(groups.start))
+    settled = groups.place[owner]
+    targets, filled = [], []
+    for place, share in enumerate(shares):
+        here = settled == place
+        had = np.bincount(groups.label[here], groups.count[here], minlength=len(total))
+        targets.append((share * total).tolist())
+        filled.append(had.tolist())
+    open_places = [place for place, share in enumerate(shares) if share > 0]
+    places = groups.place.copy()
+    start, label, count = groups.start.tolist(), groups.label.tolist(), groups.count.tolist()
+    for one in _order(groups, seed).tolist():
+        entries = [(label[at], count[at]) for at in range(start[one], start[one + 1])]
+        chosen, most = -1, -np.inf
+        for place in open_places:
+            room = _room(entries, targets[place], filled[place])
+            if room > most:
+                chosen, most = place, room
+        places[one] = chosen
+        for kind, images in entries:
+            filled[chosen][kind] += images
     return places
 
 
-def _room(
-    one: Group,
-    place: str,
-    target: Mapping[tuple[str, str], float],
-    filled: Mapping[tuple[str, str], int],
-) -> float:
+def codes_of(values: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
+    """Return (N,) the code of each string, -1 for null, and the distinct strings, sorted."""
+    encoded = values.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    indices = pc.fill_null(encoded.indices, -1).to_numpy()
+    codes = np.full(len(indices), -1, np.int64)
+    codes[indices >= 0] = rank[indices[indices >= 0]]
+    return codes, encoded.dictionary.take(pa.array(order))
+
+
+def _room(entries: list[tuple[int, int]], target: list[float], filled: list[float]) -> float:
     """Say how short of its targets a place would still be with this group in it."""
-    return sum(
-        count * (1 - (filled[place, label] + count) / target[place, label])
-        for label, count in one.labels.items()
+    room = 0.0
+    for label, images in entries:
+        room += images * (1 - (filled[label] + images) / target[label])
+    return room
+
+
+def _order(groups: Groups, seed: int) -> Codes:
+    """Return the groups without a place, larger ones first, equal ones as drawn."""
+    todo = np.flatnonzero(groups.place < 0)
+    start = f"{seed}:"
+    drawn = b"".join(
+        hashlib.blake2b((start + name).encode(), digest_size=8).digest()
+        for name in groups.names.take(pa.array(todo)).to_pylist()
     )
-
-
-def _draw(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return todo[np.lexsort((np.frombuffer(drawn, ">u8"), -groups.size[todo]))]

@@ -15,12 +15,14 @@ from schemas.reasons import DropReason
 from schemas.rejects import reject_row
 from schemas.tables import rows_of
 from workers.pixels.checks import Measures, Thresholds, drop_reason, measure
-from workers.pixels.hash import hash_thumbnails, thumbnail, to_hex
+from workers.pixels.hash import hash_thumbnails, thumbnail
+from workers.pixels.hexes import hashes_to_hex
 from workers.pixels.neighbours import keep_in_order
 from workers.pixels.pixels import Pixels
 from workers.pixels.recipe import to_uint8
 from workers.pixels.scale_bars import detect_scale_bars
 from workers.reading import FrameReader
+from workers.spreading import Spread, here
 
 FACTS = "_facts"
 KEPT_BEFORE = "_kept_before"
@@ -89,19 +91,19 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
     return clean_shard
 
 
-def load_finish(params: Mapping[str, Any]) -> FinishFunction:
+def load_finish(params: Mapping[str, Any], spread: Spread = here) -> FinishFunction:
     """Prepare the step that turns what the shards staged into rows of `quality`.
 
     `params` holds `dataset`, `recipe` and `max_distance`, null to keep near-duplicates. Images are
     walked in the order of image_id, which no path and no key changes, after those that stand in
-    `_kept_before`.
+    `_kept_before`. `spread` computes parts of a long search for them.
     """
 
     def finish(staged: Mapping[str, pa.Table]) -> ShardResult:
         facts = staged.get(FACTS, FACTS_SCHEMA.empty_table())
         facts = facts.sort_by("image_id")
         before = staged.get(KEPT_BEFORE)
-        duplicates = _near_duplicates(facts, before, params["max_distance"])
+        duplicates = _near_duplicates(facts, before, params["max_distance"], spread)
         reasons = pc.if_else(
             pc.is_valid(duplicates), DropReason.NEAR_DUPLICATE.value, facts["reason"]
         )
@@ -131,7 +133,9 @@ def _facts(seen: Sequence[tuple[dict[str, Any], Findings]], limits: Thresholds) 
     return pa.Table.from_pylist(rows, schema=FACTS_SCHEMA)
 
 
-def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | None) -> pa.Array:
+def _near_duplicates(
+    facts: pa.Table, before: pa.Table | None, distance: int | None, spread: Spread
+) -> pa.Array:
     """Return the image_id that each image repeats, null for those that repeat none."""
     nothing = pa.nulls(facts.num_rows, pa.string())
     if distance is None:
@@ -143,7 +147,7 @@ def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | N
     if before is not None:
         kept_ids = before["image_id"].combine_chunks()
         kept_hashes = before["phash"].to_numpy()
-    kept = keep_in_order(hashes, distance, kept_hashes)
+    kept = keep_in_order(hashes, distance, kept_hashes, spread=spread)
     passed_ids = facts["image_id"].combine_chunks().take(pa.array(passed))
     ids = pa.concat_arrays([kept_ids, passed_ids])
     dropped = np.flatnonzero(kept.duplicate_of >= 0)
@@ -158,19 +162,19 @@ def _near_duplicates(facts: pa.Table, before: pa.Table | None, distance: int | N
 def _quality(
     facts: pa.Table, duplicates: pa.Array, reasons: pa.Array, params: Mapping[str, Any]
 ) -> pa.Table:
+    """Return the rows of `quality`, in the order of the facts."""
     columns = {
         "image_id": facts["image_id"],
         "dataset": pa.repeat(params["dataset"], facts.num_rows),
         "recipe": pa.repeat(params["recipe"], facts.num_rows),
-        "phash": pa.array([to_hex(value) for value in facts["phash"].to_pylist()], pa.string()),
+        "phash": hashes_to_hex(facts["phash"].to_numpy()),
         "duplicate_of": duplicates,
         "kept": pc.is_null(reasons),
         "reason": reasons,
     }
     schema = rows_of("quality", []).schema
     copied = {name: facts[name] for name in schema.names if name not in columns}
-    table = pa.table({**columns, **copied}).select(schema.names).cast(schema)
-    return table.sort_by("image_id")
+    return pa.table({**columns, **copied}).select(schema.names).cast(schema)
 
 
 def _outcome(quality: pa.Table) -> dict[str, int]:

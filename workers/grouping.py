@@ -3,7 +3,6 @@
 Light to import (NumPy and Arrow): planning checks groups before a run begins.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import SplitError
 from workers.pixels.neighbours import Pairs, TooManyPairs, pairs
+from workers.spreading import Spread, here
 
 Indices = NDArray[np.int64]
 
@@ -32,20 +32,29 @@ class Links:
     """Near-duplicates, as `workers.pixels.neighbours.pairs` lists them."""
 
 
-def link(rows: pa.Table, distance: int) -> Links:
+@dataclass(frozen=True)
+class Patients:
+    """Who is on which row; a row of several patients is named several times."""
+
+    row: Indices
+    code: Indices
+    names: pa.Array
+    """The patient of each code."""
+
+
+def link(rows: pa.Table, distance: int, spread: Spread = here) -> Links:
     """Link rows that share a patient or lie within `distance` of each other.
 
-    `rows` has patient_ids (list of strings) and phash (16 hex digits, null where unknown).
+    `rows` has patient_ids (list of strings) and phash (16 hex digits, null where unknown). A long
+    search for neighbours is cut into parts for `spread`.
 
     Raises:
         SplitError: if the images have more than fifty near-duplicates each, which would join
             most of the corpus and fill the memory first.
     """
-    hashed = np.flatnonzero(pc.is_valid(rows["phash"]).to_numpy())
-    texts = rows["phash"].drop_null().to_pylist()
-    hashes = np.array([int(text, 16) for text in texts], np.uint64)
+    hashed, hashes = hashes_of(rows)
     try:
-        found = pairs(hashes, distance, limit=_MOST_NEAR * len(hashes))
+        found = pairs(hashes, distance, limit=_MOST_NEAR * len(hashes), spread=spread)
     except TooManyPairs as error:
         raise SplitError(
             f"The {len(hashes):,} images have more than {_MOST_NEAR} near-duplicates each within "
@@ -54,6 +63,50 @@ def link(rows: pa.Table, distance: int) -> Links:
         ) from error
     near = Pairs(hashed[found.i], hashed[found.j], found.distance)
     return Links(patients=_same_patient(rows), near=near)
+
+
+def link_among(links: Links, rows: pa.Table, kept: NDArray[np.bool_]) -> Links:
+    """Return the links between kept rows alone, as `link` would find them among these.
+
+    `links` are those of all rows and `kept` (N,) says which stay; `rows` are the kept ones.
+    """
+    near, at, count = links.near, np.flatnonzero(kept), len(kept)
+    equal = near.distance == 0
+    leader = np.arange(count)
+    leader[near.j[equal]] = near.i[equal]
+    # A class is led by its first member that is still there.
+    first = np.full(count, len(at))
+    np.minimum.at(first, leader[at], np.arange(len(at)))
+    one, two = first[near.i[~equal]], first[near.j[~equal]]
+    both = (one < len(at)) & (two < len(at))
+    lead = first[leader[at]]
+    later = np.flatnonzero(lead != np.arange(len(at)))
+    i = np.concatenate([np.minimum(one, two)[both], lead[later]])
+    j = np.concatenate([np.maximum(one, two)[both], later])
+    distance = np.concatenate([near.distance[~equal][both], np.zeros(len(later), np.uint8)])
+    order = np.lexsort((j, i))
+    return Links(_same_patient(rows), Pairs(i[order], j[order], distance[order]))
+
+
+def hashes_of(rows: pa.Table) -> tuple[Indices, NDArray[np.uint64]]:
+    """Return the rows that have a phash, and their hashes."""
+    hashed = np.flatnonzero(pc.is_valid(rows["phash"]).to_numpy())
+    # At once: parsing a million texts one by one takes longer than finding their neighbours.
+    digits = "".join(rows["phash"].drop_null().to_pylist())
+    return hashed, np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def patients_of(rows: pa.Table) -> Patients:
+    """Return who is on which row, without unknown patients."""
+    lists = rows["patient_ids"].combine_chunks()
+    row, names = pc.list_parent_indices(lists), lists.flatten()
+    known = pc.is_valid(names)
+    encoded = names.filter(known).dictionary_encode()
+    return Patients(
+        row.filter(known).to_numpy().astype(np.int64),
+        encoded.indices.to_numpy().astype(np.int64),
+        encoded.dictionary,
+    )
 
 
 def group(links: Links, count: int) -> Indices:
@@ -121,39 +174,8 @@ def _largest(links: Links, count: int, distance: int) -> int:
 
 
 def _same_patient(rows: pa.Table) -> tuple[Indices, Indices]:
-    patients = rows["patient_ids"].combine_chunks()
-    image = pc.list_parent_indices(patients).to_numpy()
-    codes = patients.flatten().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    known = codes == codes  # noqa: PLR0124 - a null patient becomes NaN
-    image, codes = image[known].astype(np.int64), codes[known]
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return image[order][:-1][same], image[order][1:][same]
-
-
-def parts_of(names: Sequence[str]) -> frozenset[str]:
-    """Return the parts that a data set's own names mean.
-
-    Raises:
-        SplitError: for a name that means none.
-    """
-    unknown = sorted({name for name in names if name.lower() not in _PARTS})
-    if unknown:
-        raise SplitError(
-            "The data set's own split has parts of unknown meaning",
-            got=", ".join(unknown),
-            remedy=f"name them {', '.join(sorted(_PARTS))} in the metadata",
-        )
-    return frozenset(_PARTS[name.lower()] for name in names)
-
-
-_PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+    patients = patients_of(rows)
+    order = np.argsort(patients.code, kind="stable")
+    code, row = patients.code[order], patients.row[order]
+    same = code[1:] == code[:-1]
+    return row[:-1][same], row[1:][same]

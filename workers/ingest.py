@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import KeyFileError, RejectedImage
-from schemas.plan import Blob, ShardFunction, ShardResult
+from schemas.plan import Blob, PreparedPixels, ShardFunction, ShardResult
 from schemas.reasons import TRANSIENT, RejectReason
 from schemas.rejects import reject_row
 from schemas.tables import rows_of
@@ -92,6 +92,8 @@ class _Ingest:
         """Rows of a file that is new or changed; those of frames it no longer has, too."""
         if isinstance(blob, RejectedImage):
             raise blob
+        if isinstance(blob, PreparedPixels):
+            raise TypeError("ingest reads sources, not prepared pixels")
         try:
             self._limits.check_bytes(row["bytes"], "the file")
             image = open_image(blob, self._limits)

@@ -6,16 +6,24 @@ from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from workers.grouping import Links
+from workers.grouping import Indices, Links, Patients, patients_of
+from workers.parts import BITS, PARTS, PartBits
+from workers.pixels.neighbours import Pairs
 
-PARTS = ("train", "val", "test")
-_BITS = {part: 1 << place for place, part in enumerate(PARTS)}
+Bits = NDArray[np.bool_]
 
-PartBits = NDArray[np.uint8]
-"""(N,) the parts a row stands in, as a sum of 1 (train), 2 (val) and 4 (test)."""
+_FAR = np.iinfo(np.int64).max
+"""The key of a neighbour where there is none."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Rows of the second part of two, and for each a row of the first part that has seen it."""
+
+    row: Indices
+    other: Indices
 
 
 @dataclass(frozen=True)
@@ -24,85 +32,124 @@ class Leak:
 
     first: str
     second: str
-    patients: int
-    """Patients with an image in each."""
-    images: int
-    """Images (equal bytes) that stand in both."""
-    near_duplicates: int
-    """Images of the second part that have a near-duplicate, not an equal, in the first."""
+    by_patient: Seen
+    """The first row of the same patient, if possible another one; a row for each patient."""
+    patient: Indices
+    """The patient of each row of `by_patient`, by its code in `workers.grouping.patients_of`."""
+    by_bytes: Indices
+    """Rows (equal bytes) that stand in both parts."""
+    by_nearness: Seen
+    """The nearest other row."""
     second_size: int
     """Images of the second part."""
+
+    @property
+    def patients(self) -> int:
+        """Patients with an image in each part."""
+        return len(np.unique(self.patient))
+
+    @property
+    def images(self) -> int:
+        """Images that stand in both."""
+        return len(self.by_bytes)
+
+    @property
+    def near_duplicates(self) -> int:
+        """Images of the second part that have a near-duplicate, not an equal, in the first."""
+        return len(self.by_nearness.row)
 
     @property
     def any(self) -> bool:
         return bool(self.patients or self.images or self.near_duplicates)
 
 
-def part_bits(parts: list[frozenset[str]]) -> PartBits:
-    """Encode the parts of each row."""
-    return np.array([sum(_BITS[part] for part in some) for some in parts], np.uint8)
-
-
 def find_leaks(rows: pa.Table, links: Links, parts: PartBits) -> Iterator[Leak]:
     """Yield what each two parts share, for parts that both have images.
 
-    `rows` has patient_ids (list of strings).
+    `rows` has patient_ids (list of strings). Time and memory grow with images and links, never
+    with the pairs of images that a patient or a class of equal hashes has on two sides.
     """
-    patient_bits = _bits_of_patients(rows, parts)
-    near_bits = _bits_of_neighbours(links, parts)
+    patients = patients_of(rows)
+    classes = _Classes.of(links.near, len(parts))
     for first, second in combinations(PARTS, 2):
-        one, other = _BITS[first], _BITS[second]
-        in_second = (parts & other) > 0
-        if not in_second.any() or not (parts & one).any():
+        in_first, in_second = (parts & BITS[first]) > 0, (parts & BITS[second]) > 0
+        if not in_second.any() or not in_first.any():
             continue
-        both = one | other
+        by_patient, patient = _same_patient(patients, in_first, in_second)
         yield Leak(
             first=first,
             second=second,
-            patients=int(np.count_nonzero((patient_bits & both) == both)),
-            images=int(np.count_nonzero((parts & both) == both)),
-            near_duplicates=int(np.count_nonzero(in_second & ((near_bits & one) > 0))),
+            by_patient=by_patient,
+            patient=patient,
+            by_bytes=np.flatnonzero(in_first & in_second),
+            by_nearness=classes.nearest(in_first, in_second),
             second_size=int(np.count_nonzero(in_second)),
         )
 
 
-def _bits_of_patients(rows: pa.Table, parts: PartBits) -> PartBits:
-    """Return (P,) the parts each patient has images in."""
-    patients = rows["patient_ids"].combine_chunks()
-    image = pc.list_parent_indices(patients).to_numpy()
-    names = patients.flatten()
-    image = image[pc.is_valid(names).to_numpy(zero_copy_only=False)]
-    encoded = names.drop_null().dictionary_encode()
-    bits = np.zeros(len(encoded.dictionary), np.uint8)
-    np.bitwise_or.at(bits, encoded.indices.to_numpy(), parts[image])
-    return bits
+def _same_patient(patients: Patients, in_first: Bits, in_second: Bits) -> tuple[Seen, Indices]:
+    count = len(in_first)
+    here = in_first[patients.row]
+    lowest, next_one = _two_lowest(
+        patients.code[here], patients.row[here], len(patients.names), count
+    )
+    row, code = patients.row, patients.code
+    seen = in_second[row] & (lowest[code] < count)
+    row, code = row[seen], code[seen]
+    others = np.where(
+        (lowest[code] == row) & (next_one[code] < count), next_one[code], lowest[code]
+    )
+    return Seen(row, others), code
 
 
-def _bits_of_neighbours(links: Links, parts: PartBits) -> PartBits:
-    """Return (N,) the parts in which a row has another image as a near-duplicate.
+@dataclass(frozen=True)
+class _Classes:
+    """Rows of equal hashes as classes, led by a row, and the near pairs of classes.
 
     Equal hashes are linked to the first one of their class only, and only first ones to others;
     so what lies near a class is gathered at its first one and handed to all.
     """
-    near = links.near
-    equal = near.distance == 0
-    first, later = near.i[equal], near.j[equal]
-    leader = np.arange(len(parts))
-    leader[later] = first
-    class_bits = parts.copy()
-    np.bitwise_or.at(class_bits, first, parts[later])
-    around = np.zeros(len(parts), np.uint8)
-    np.bitwise_or.at(around, near.i[~equal], class_bits[near.j[~equal]])
-    np.bitwise_or.at(around, near.j[~equal], class_bits[near.i[~equal]])
-    return around[leader] | _bits_of_equals(leader, parts)
+
+    leader: Indices
+    """(N,) the first row of each row's class."""
+    i: Indices
+    j: Indices
+    distance: NDArray[np.int64]
+
+    @staticmethod
+    def of(near: Pairs, count: int) -> "_Classes":
+        equal = near.distance == 0
+        leader = np.arange(count)
+        leader[near.j[equal]] = near.i[equal]
+        apart = ~equal
+        return _Classes(leader, near.i[apart], near.j[apart], near.distance[apart].astype(np.int64))
+
+    def nearest(self, in_first: Bits, in_second: Bits) -> Seen:
+        """Return the rows of the second part near another of the first, and the nearest of these.
+
+        Of several at the same distance, the first.
+        """
+        count = len(self.leader)
+        inside = np.flatnonzero(in_first)
+        lowest, next_one = _two_lowest(self.leader[inside], inside, count, count)
+        # Distance and row in one number, so that the least one is the nearest, then the first.
+        nearest = np.full(count, _FAR)
+        for one, other in ((self.i, self.j), (self.j, self.i)):
+            found = lowest[other] < count
+            key = self.distance[found] * count + lowest[other[found]]
+            np.minimum.at(nearest, one[found], key)
+        row = np.flatnonzero(in_second)
+        leader = self.leader[row]
+        equal = np.where(lowest[leader] == row, next_one[leader], lowest[leader])
+        key = np.where(equal < count, equal, nearest[leader])
+        near = key < _FAR
+        return Seen(row[near], key[near] % count)
 
 
-def _bits_of_equals(leader: NDArray[np.int64], parts: PartBits) -> PartBits:
-    """Return (N,) the parts of the other members of each row's class."""
-    bits = np.zeros(len(parts), np.uint8)
-    for part in _BITS.values():
-        inside = (parts & part) > 0
-        members = np.bincount(leader[inside], minlength=len(parts))
-        others = members[leader] - inside
-        bits |= np.where(others > 0, part, 0).astype(np.uint8)
-    return bits
+def _two_lowest(owner: Indices, row: Indices, owners: int, none: int) -> tuple[Indices, Indices]:
+    """Return (owners,) the lowest row of each owner, and its next lowest; `none` where none is."""
+    lowest, next_one = np.full(owners, none), np.full(owners, none)
+    np.minimum.at(lowest, owner, row)
+    rest = row != lowest[owner]
+    np.minimum.at(next_one, owner[rest], row[rest])
+    return lowest, next_one

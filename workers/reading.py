@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import RejectedImage
-from schemas.plan import Blob
+from schemas.plan import Blob, PreparedPixels
 from schemas.reasons import RejectReason
 from workers.pixels.decode import ImageFile, open_image
+from workers.pixels.encoding import decode
 from workers.pixels.pixels import Pixels
 from workers.pixels.recipe import Recipe, apply
+from workers.pixels.steps import require_cpu
 
 Image = NDArray[np.uint8]
 T = TypeVar("T")
@@ -31,6 +33,9 @@ class FrameReader:
         if isinstance(blob, RejectedImage):
             return blob
         try:
+            if isinstance(blob, PreparedPixels):
+                view = decode(blob.data, blob.height, blob.width)
+                return use(Pixels(view, 8, window=None, inverted=False, spacing_mm=None))
             if self._last is None or self._last[0] is not blob:
                 self._last = (blob, open_image(blob))
             return use(self._last[1].pixels(frame))
@@ -50,8 +55,17 @@ class Preparer:
         self._reader = FrameReader()
 
     def prepare(self, blob: Blob, frame: int) -> Image | RejectedImage:
-        """One image as uint8 (C, H, W), or why there is none; never raises for an image."""
-        return self._reader.read(blob, frame, self._channels_first)
+        """One image as uint8 (C, H, W), or why there is none; never raises for an image.
+
+        A blob of prepared pixels went through this recipe already.
+
+        Raises:
+            RunError: for source bytes, if the recipe's pixels are made on a GPU.
+        """
+        if isinstance(blob, bytes):
+            require_cpu(self._recipe)
+        ready = isinstance(blob, PreparedPixels)
+        return self._reader.read(blob, frame, _as_it_is if ready else self._carry_out)
 
     def prepare_all(
         self, blobs: Sequence[Blob], frames: Sequence[int]
@@ -59,7 +73,14 @@ class Preparer:
         """Every image in order."""
         return [self.prepare(blob, frame) for blob, frame in zip(blobs, frames, strict=True)]
 
-    def _channels_first(self, pixels: Pixels) -> Image:
+    def _carry_out(self, pixels: Pixels) -> Image:
         prepared, _ = apply(self._recipe, pixels)
-        channels_first = prepared[None] if prepared.ndim == 2 else prepared.transpose(2, 0, 1)
-        return np.ascontiguousarray(channels_first)
+        return _channels_first(prepared)
+
+
+def _as_it_is(pixels: Pixels) -> Image:
+    return _channels_first(pixels.array)
+
+
+def _channels_first(view: NDArray[Any]) -> Image:
+    return np.ascontiguousarray(view[None] if view.ndim == 2 else view.transpose(2, 0, 1))

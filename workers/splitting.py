@@ -1,7 +1,9 @@
-"""One split of a data set: made by group, or taken over from the data set, and audited."""
+"""One split of a data set: made by group, image by image or taken over; and audited.
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+A split of a million images is arrays from end to end: parts and folds are codes, -1 for none.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,30 +12,30 @@ import pyarrow.compute as pc
 
 from schemas.errors import LeakError, SplitError
 from schemas.plan import Blob, ShardFunction, ShardResult
-from schemas.tables import rows_of
-from workers.assigning import Group, assign
-from workers.grouping import Indices, check_group_sizes, group, link, parts_of
-from workers.leaks import PARTS, Leak, find_leaks, part_bits
+from schemas.tables import TABLES
+from workers.assigning import Codes, Groups, assign, codes_of, gather
+from workers.audits import GIVEN, MADE, Audit
+from workers.grouping import Indices, Links, check_group_sizes, group, link, link_among
+from workers.parts import BITS, PARTS, PartBits, PartCodes, bits_of, given_parts
+from workers.spreading import Spread, here
 
-MADE, GIVEN = "made", "given"
+RANDOM = "random"
+_TEST = PARTS.index("test")
+_SCHEMA = TABLES["splits"].schema.remove(TABLES["splits"].schema.get_field_index("run_id"))
 
 
-def load(params: Mapping[str, Any]) -> ShardFunction:
+def load(params: Mapping[str, Any], spread: Spread = here) -> ShardFunction:
     """Prepare the computation of a split, which is a single shard.
 
     Its rows are all current images of the data set, with image_id, patient_ids, label, splits
     (the data set's own parts), copies (files with these bytes), phash (hex or null), kept, and
     part, fold and group_id where the split has them already. `params` are those of the plan of
-    `jobs.split`. Only rows that the split does not have yet, or no longer so, are written.
+    `jobs.split`. Only rows that the split does not have yet, or no longer so, are written. A long
+    search for near-duplicates is cut into parts for `spread`.
     """
 
     def split_shard(rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
-        places, facts, metrics = _compute(rows, params)
-        tables = {
-            "splits": _changed(rows, places, params["split_name"]),
-            "metrics": rows_of("metrics", metrics),
-        }
-        return ShardResult(tables=tables, done=rows.num_rows, rejected=0, facts=facts)
+        return _compute(rows.sort_by("image_id"), params, spread)
 
     return split_shard
 
@@ -45,206 +47,178 @@ def check(rows: pa.Table, params: Mapping[str, Any]) -> None:
         SplitError: if no image is kept, a group is too large, near-duplicates are too many, or
             the data set gives no split to take over or one with parts of unknown meaning.
     """
-    kept = rows.filter(rows["kept"])
-    if not kept.num_rows:
+    given = given_parts(rows)
+    kept = rows["kept"].to_numpy()
+    if not kept.any():
         raise SplitError(
             "There is no kept image to split",
             where=params["dataset"],
             remedy="run clean on the data set first, or loosen its limits",
         )
-    given = _given_parts(rows)
-    if params["mode"] == GIVEN and not any(given):
+    if params["mode"] == GIVEN and not given.any():
         raise SplitError(
             "The data set gives no split to take over",
             where=params["dataset"],
             remedy="let ingest read the part from paths or metadata, or use mode: make",
         )
-    if any(given):
-        link(rows, params["distance"])
-    if params["mode"] != GIVEN:
-        links = link(kept, params["distance"])
-        groups = group(links, kept.num_rows)
+    _, links = _linked(rows, given, params["distance"], here)
+    if params["mode"] not in {GIVEN, RANDOM}:
+        groups = group(links, int(kept.sum()))
         check_group_sizes(groups, links, params["max_group_share"], params["distance"])
 
 
-Place = tuple[str | None, int | None, str | None]
-"""Part, fold and group_id of an image; no part for one that the split leaves out."""
+def _linked(
+    rows: pa.Table, given: PartBits, distance: int, spread: Spread
+) -> tuple[Links | None, Links]:
+    """Return the links between all rows, if a given split is to be audited, and the kept ones'."""
+    kept = rows.filter(rows["kept"])
+    if not given.any():
+        return None, link(kept, distance, spread)
+    links = link(rows, distance, spread)
+    return links, link_among(links, kept, rows["kept"].to_numpy())
 
 
-def _compute(
-    rows: pa.Table, params: Mapping[str, Any]
-) -> tuple[list[Place], dict[str, int | float], list[dict[str, object]]]:
-    """Return the place of each row, figures for the user, and rows of `metrics`."""
-    given = _given_parts(rows)
-    facts: dict[str, int | float] = {}
-    metrics: list[dict[str, object]] = []
-    facts["files that repeat another's bytes"] = int(pc.sum(rows["copies"]).as_py()) - len(given)
-    if any(given):
-        audit = list(find_leaks(rows, link(rows, params["distance"]), part_bits(given)))
-        facts.update(_leak_facts(audit))
-        metrics.extend(_leak_metrics(audit, GIVEN, params))
-    at = np.flatnonzero(rows["kept"].to_numpy())
-    kept = rows.take(pa.array(at))
-    links = link(kept, params["distance"])
+def _compute(rows: pa.Table, params: Mapping[str, Any], spread: Spread) -> ShardResult:
+    given, mask = given_parts(rows), rows["kept"].to_numpy()
+    all_links, links = _linked(rows, given, params["distance"], spread)
+    kept, given_kept = rows.filter(rows["kept"]), given[mask]
     groups = group(links, kept.num_rows)
-    names = _group_names(kept, groups)
+    parts, folds = _places(kept, groups, given_kept, params)
+    made = Audit.of(MADE, kept, links, bits_of(parts))
+    if params["mode"] != RANDOM:
+        made.refuse(params["split_name"])
+        _refuse_torn_groups(groups, folds, params["split_name"])
+    audits = [made]
+    if all_links is not None:
+        audits.insert(0, Audit.of(GIVEN, rows, all_links, given))
+    facts = {"files that repeat another's bytes": pc.sum(rows["copies"]).as_py() - rows.num_rows}
+    for one in audits:
+        # A split by group has no leaks, or it would not have come so far.
+        if one.source == GIVEN or params["mode"] == RANDOM:
+            facts.update(one.facts())
     if params["mode"] == GIVEN:
-        own = [given[row] for row in at]
-        parts = _without_leaks(groups, own)
-        facts["left out because they leak"] = sum(
-            part is None and bool(some) for part, some in zip(parts, own, strict=True)
-        )
+        facts["left out because they leak"] = int(np.sum((parts < 0) & (given_kept > 0)))
+    facts["groups"] = len(np.unique(groups))
+    for code in np.argsort(PARTS):
+        facts[f"images in {PARTS[code]}"] = int(np.count_nonzero(parts == code))
+    tables = {
+        "splits": _changed(rows, mask, (parts, folds, groups), params["split_name"]),
+        "metrics": pa.concat_tables([one.metrics(params) for one in audits]),
+        "leaks": pa.concat_tables([one.named(params) for one in audits]),
+    }
+    return ShardResult(tables=tables, done=rows.num_rows, rejected=0, facts=facts)
+
+
+def _places(
+    kept: pa.Table, groups: Indices, given: PartBits, params: Mapping[str, Any]
+) -> tuple[PartCodes, Codes]:
+    """Return the part and the fold of each kept image."""
+    # What goes together is a group; in a naive split, each image by itself.
+    together = np.arange(kept.num_rows) if params["mode"] == RANDOM else groups
+    if params["mode"] == GIVEN:
+        parts = _without_leaks(groups, given)
     else:
-        parts = _assigned_parts(kept, groups, names, params)
-    folds = _assigned_folds(kept, names, parts, params)
-    made = [frozenset(() if part is None else (part,)) for part in parts]
-    audit = list(find_leaks(kept, links, part_bits(made)))
-    _refuse_leaks(audit, params["split_name"])
-    metrics.extend(_leak_metrics(audit, MADE, params))
-    facts["groups"] = len(set(names))
-    facts.update(
-        {f"images in {part}": count for part, count in sorted(Counter(filter(None, parts)).items())}
-    )
-    places: list[Place] = [(None, None, None)] * rows.num_rows
-    for row, part, fold, name in zip(at, parts, folds, names, strict=True):
-        places[row] = (part, fold, name) if part is not None else (None, None, None)
-    return places, facts, metrics
+        parts = _assigned_parts(kept, together, params)
+    return parts, _assigned_folds(kept, together, parts, params)
 
 
-def _given_parts(rows: pa.Table) -> list[frozenset[str]]:
-    return [parts_of(names or ()) for names in rows["splits"].to_pylist()]
-
-
-def _group_names(kept: pa.Table, groups: Indices) -> list[str]:
-    """Name each row's group: as an earlier split did, else after its first image_id."""
-    named: dict[int, str] = {}
-    first: dict[int, str] = {}
-    columns = (groups.tolist(), kept["group_id"].to_pylist(), kept["image_id"].to_pylist())
-    for member, before, image_id in zip(*columns, strict=True):
-        first[member] = min(first.get(member, image_id), image_id)
-        if before is not None:
-            named[member] = min(named.get(member, before), before)
-    return [named.get(member, first[member]) for member in groups.tolist()]
-
-
-def _assigned_parts(
-    kept: pa.Table, groups: Indices, names: list[str], params: Mapping[str, Any]
-) -> list[str | None]:
-    before = kept["part"].to_pylist() if params["keep_places"] else [None] * kept.num_rows
+def _assigned_parts(kept: pa.Table, together: Indices, params: Mapping[str, Any]) -> PartCodes:
+    before = _codes(kept["part"], PARTS) if params["keep_places"] else None
     # Where new images join groups of different parts, the part that models learned from wins:
     # moving its images into test would test on what was trained on.
-    places = assign(_labelled(kept, names, before, PARTS), params["shares"], params["seed"])
-    return [places[name] for name in names]
+    groups, member = _gathered(kept, together, before)
+    return assign(groups, [params["shares"][part] for part in PARTS], params["seed"])[member]
 
 
 def _assigned_folds(
-    kept: pa.Table, names: list[str], parts: Sequence[str | None], params: Mapping[str, Any]
-) -> list[int | None]:
-    count = params["folds"]
-    if not count:
-        return [None] * kept.num_rows
-    before = kept["fold"].to_pylist() if params["keep_places"] else [None] * kept.num_rows
-    inside = [row for row, part in enumerate(parts) if part in {"train", "val"}]
-    folds = [str(fold) for fold in range(count)]
-    groups = _labelled(
-        kept.take(pa.array(inside, pa.int64())),
-        [names[row] for row in inside],
-        [None if before[row] is None else str(before[row]) for row in inside],
-        folds,
-    )
-    places = assign(groups, dict.fromkeys(folds, 1 / count), params["seed"])
-    chosen: list[int | None] = [None] * kept.num_rows
-    for row in inside:
-        chosen[row] = int(places[names[row]])
-    return chosen
+    kept: pa.Table, together: Indices, parts: PartCodes, params: Mapping[str, Any]
+) -> Codes:
+    """Return the fold of each image outside test."""
+    count, folds = params["folds"], np.full(kept.num_rows, -1)
+    inside = np.flatnonzero((parts >= 0) & (parts != _TEST))
+    if not count or not len(inside):
+        return folds
+    rows = kept.take(pa.array(inside))
+    before = _folds_of(rows) if params["keep_places"] else None
+    groups, member = _gathered(rows, together[inside], before)
+    folds[inside] = assign(groups, [1 / count] * count, params["seed"])[member]
+    return folds
 
 
-def _labelled(
-    rows: pa.Table, names: Sequence[str], before: Sequence[str | None], order: Sequence[str]
-) -> list[Group]:
-    """Return the groups with their labels, and the first in `order` of their places before."""
-    labels: dict[str, Counter[str]] = defaultdict(Counter)
-    places: dict[str, set[str]] = defaultdict(set)
-    for name, label, place in zip(names, rows["label"].to_pylist(), before, strict=True):
-        labels[name][label or ""] += 1
-        if place is not None:
-            places[name].add(place)
-    return [
-        Group(name, counts, min(places[name], key=order.index) if places[name] else None)
-        for name, counts in labels.items()
-    ]
+def _gathered(rows: pa.Table, together: Indices, before: Codes | None) -> tuple[Groups, Indices]:
+    """Return the groups that rows form, named after their first image, and each row's group."""
+    _, first, member = np.unique(together, return_index=True, return_inverse=True)
+    names = rows["image_id"].combine_chunks().take(pa.array(first))
+    labels, _ = codes_of(pc.fill_null(rows["label"], ""))
+    nowhere = np.full(rows.num_rows, -1)
+    return gather(names, member, labels, nowhere if before is None else before), member
 
 
-def _without_leaks(groups: Indices, given: Sequence[frozenset[str]]) -> list[str | None]:
+def _without_leaks(groups: Indices, given: PartBits) -> PartCodes:
     """Take given parts over; of a group on several sides, only test, else val, stays."""
-    strongest: dict[int, int] = {}
-    rank = {part: place for place, part in enumerate(PARTS)}
-    for member, parts in zip(groups.tolist(), given, strict=True):
-        for part in parts:
-            strongest[member] = max(strongest.get(member, 0), rank[part])
-    return [
-        PARTS[strongest[member]] if parts and PARTS[strongest[member]] in parts else None
-        for member, parts in zip(groups.tolist(), given, strict=True)
-    ]
+    everywhere = np.zeros(len(groups), np.uint8)
+    np.bitwise_or.at(everywhere, groups, given)
+    parts = np.full(len(groups), -1)
+    for place, part in enumerate(PARTS):
+        # Later parts overwrite: the strongest of the group is the last one that it has.
+        of_group = (everywhere[groups] & BITS[part]) > 0
+        parts[of_group] = np.where((given[of_group] & BITS[part]) > 0, place, -1)
+    return parts
 
 
-def _changed(rows: pa.Table, places: Sequence[Place], split_name: str) -> pa.Table:
-    before = zip(
-        rows["part"].to_pylist(),
-        rows["fold"].to_pylist(),
-        rows["group_id"].to_pylist(),
-        strict=True,
-    )
-    return rows_of(
-        "splits",
-        [
-            {
-                "split_name": split_name,
-                "image_id": image_id,
-                "part": new[0],
-                "fold": new[1],
-                "group_id": new[2],
-            }
-            for image_id, old, new in zip(rows["image_id"].to_pylist(), before, places, strict=True)
-            if old != new
-        ],
-    )
+def _refuse_torn_groups(groups: Indices, folds: Codes, split_name: str) -> None:
+    inside = folds >= 0
+    torn = np.unique(groups[inside][folds[inside] != _first_of(groups[inside], folds[inside])])
+    if len(torn):
+        raise LeakError(
+            "The folds that were made leak",
+            where=split_name,
+            got=f"{len(torn)} groups in more than one fold",
+            remedy="this is a defect of split; nothing was published; please report it",
+        )
 
 
-def _leak_facts(audit: Sequence[Leak]) -> Iterator[tuple[str, int]]:
-    for leak in audit:
-        where = f"in {leak.first} and {leak.second} as given"
-        yield f"patients {where}", leak.patients
-        yield f"images {where}", leak.images
-        yield f"near-duplicates {where}", leak.near_duplicates
+def _first_of(groups: Indices, values: Codes) -> Codes:
+    """Return, for each row, the value of the first row of its group."""
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    return values[first][member]
 
 
-def _leak_metrics(
-    audit: Sequence[Leak], source: str, params: Mapping[str, Any]
-) -> Iterator[dict[str, object]]:
-    for leak in audit:
-        for metric in ("patients", "images", "near_duplicates"):
-            yield {
-                "study": params["split_name"],
-                "dataset": params["dataset"],
-                "part": f"{leak.first}|{leak.second}",
-                "subgroup": "",
-                "metric": f"leak_{metric}",
-                "category": source,
-                "value": float(getattr(leak, metric)),
-                "n": leak.second_size,
-            }
+def _changed(
+    rows: pa.Table, kept: np.ndarray, places: tuple[PartCodes, Codes, Indices], split_name: str
+) -> pa.Table:
+    """Return rows of `splits` where the place of an image is another than before."""
+    parts, folds, groups = (np.full(rows.num_rows, -1) for _ in places)
+    parts[kept], folds[kept] = places[:2]
+    groups[kept] = np.flatnonzero(kept)[places[2]]
+    groups[parts < 0] = -1
+    ids = rows["image_id"].combine_chunks()
+    names = ids.take(_nullable(groups))
+    same_name = pc.fill_null(pc.equal(names, rows["group_id"].combine_chunks()), False)
+    unnamed = pc.and_(pc.is_null(names), pc.is_null(rows["group_id"].combine_chunks()))
+    same = pc.or_(same_name, unnamed).to_numpy(zero_copy_only=False)
+    same &= parts == _codes(rows["part"], PARTS)
+    same &= folds == _folds_of(rows)
+    new = pa.array(np.flatnonzero(~same))
+    columns = {
+        "split_name": pa.repeat(split_name, len(new)),
+        "image_id": ids.take(new),
+        "group_id": names.take(new),
+        "fold": _nullable(folds).take(new).cast(pa.int32()),
+        "part": pa.array(PARTS).take(_nullable(parts)).take(new),
+    }
+    return pa.Table.from_pydict(columns, schema=_SCHEMA)
 
 
-def _refuse_leaks(audit: Sequence[Leak], split_name: str) -> None:
-    for leak in audit:
-        if leak.any:
-            raise LeakError(
-                "The split that was made leaks",
-                where=f"{split_name}: {leak.first} and {leak.second}",
-                got=(
-                    f"{leak.patients} patients, {leak.images} images and "
-                    f"{leak.near_duplicates} near-duplicates on both sides"
-                ),
-                remedy="this is a defect of split; nothing was published; please report it",
-            )
+def _nullable(codes: Codes) -> pa.Array:
+    return pa.array(codes, mask=codes < 0)
+
+
+def _folds_of(rows: pa.Table) -> Codes:
+    return np.asarray(pc.fill_null(rows["fold"], -1).to_numpy(), np.int64)
+
+
+def _codes(values: pa.ChunkedArray, known: Sequence[str]) -> Codes:
+    """Return (N,) the index of each value in `known`, -1 for null."""
+    places = pc.index_in(values, value_set=pa.array(known))
+    return np.asarray(pc.fill_null(places, -1).to_numpy(), np.int64)

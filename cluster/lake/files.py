@@ -17,7 +17,6 @@ from cluster.lake.layout import data_path
 from cluster.storage import Storage
 from schemas.tables import TABLES, TableSchema
 
-_ROW_GROUP = 122_880
 _LONGEST_STATISTIC = 64
 """Longer strings are cut in the statistics, which would swell the log."""
 _LAST_CHARACTER = "\U0010ffff"
@@ -74,7 +73,7 @@ def write_rows(
     whole = whole.select(described.schema.names).cast(described.schema)
     whole = whole.sort_by([(column, "ascending") for column in described.sort_by])
     return [
-        _write(storage, data_path(table, run_id, shard, partition), part, partition)
+        _write(storage, described, data_path(table, run_id, shard, partition), part, partition)
         for partition, part in _partitions(described, whole)
         if part.num_rows
     ]
@@ -92,17 +91,31 @@ def _partitions(
         yield {column: value}, rows.filter(pc.equal(rows[column], value)).drop_columns([column])
 
 
-def _write(storage: Storage, path: str, rows: pa.Table, partition: dict[str, str]) -> DataFile:
-    data = encode_parquet(rows)
+def _write(
+    storage: Storage, table: TableSchema, path: str, rows: pa.Table, partition: dict[str, str]
+) -> DataFile:
+    data = encode_parquet(rows, table.rows_per_group, table.compression)
     storage.put(path, data)
     minimum, maximum, nulls = _statistics(rows)
     return DataFile(path, len(data), rows.num_rows, partition, minimum, maximum, nulls)
 
 
-def encode_parquet(rows: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file, with zstd and statistics."""
+def encode_parquet(
+    rows: pa.Table, rows_per_group: int = 122_880, compression: str = "zstd"
+) -> bytes:
+    """A table as the bytes of a Parquet file, with statistics."""
     buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd", row_group_size=_ROW_GROUP)
+    # Pixels repeat in no dictionary and are in no order: looking for either costs time only.
+    plain = [one.name for one in rows.schema if not pa.types.is_binary(one.type)]
+    options = plain if len(plain) < rows.num_columns else True
+    pq.write_table(
+        rows,
+        buffer,
+        compression=compression,
+        row_group_size=rows_per_group,
+        use_dictionary=options,
+        write_statistics=options,
+    )
     return buffer.getvalue()
 
 

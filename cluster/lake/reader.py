@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import psutil
 import pyarrow as pa
+import pyarrow.dataset as pd
 
 from cluster.lake.snapshot import LakeFile, TableSnapshot, may_show, published_runs
 from cluster.lake.views import VIEWS, View
@@ -120,6 +121,33 @@ class LakeReader:
         """
         with self._relation(sql, parameters, self._memory_mb) as relation:
             yield relation.to_arrow_reader(_BATCH_ROWS)
+
+    def locate(
+        self, table: str, partition: Mapping[str, str], image_ids: pa.ChunkedArray
+    ) -> pa.Table:
+        """The file of one partition that holds each image's row, of those images that have one.
+
+        Columns ``image_id``, ``<table>`` (path below the lake's root, as a dictionary) and
+        ``bytes`` (the file's size over its rows). Only the ids are read.
+        """
+        files = [one for one in self.files(table) if one.partition == partition]
+        code_of = {one.path: code for code, one in enumerate(files)}
+        ids: list[pa.Array] = [pa.array([], pa.string())]
+        codes: list[pa.Array] = [pa.array([], pa.int32())]
+        if files:
+            visible = pd.field("run_id").isin(pa.array(sorted(self.published()), pa.string()))
+            wanted = pd.field("image_id").isin(image_ids.combine_chunks())
+            dataset = self._snapshot(table).dataset(files)
+            for part in dataset.scanner(["image_id"], filter=visible & wanted).scan_batches():
+                code = pa.scalar(code_of[part.fragment.path], pa.int32())
+                ids.append(part.record_batch["image_id"])
+                codes.append(pa.repeat(code, part.record_batch.num_rows))
+        code = pa.concat_arrays(codes)
+        paths = pa.array([f"tables/{table}/{one.path}" for one in files], pa.string())
+        sizes = pa.array([one.bytes // max(one.rows or 1, 1) for one in files], pa.int64())
+        places = pa.DictionaryArray.from_arrays(code, paths)
+        columns = {"image_id": pa.concat_arrays(ids), table: places, "bytes": sizes.take(code)}
+        return pa.table(columns)
 
     @contextmanager
     def _relation(

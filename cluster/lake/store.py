@@ -65,7 +65,10 @@ class LakeStore:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Rows of published runs: as they stand now, or within `snapshot` as they stood then."""
-        return (self._snapshot or LakeReader(self.storage)).query(sql, parameters)
+        return self._reader().query(sql, parameters)
+
+    def _reader(self) -> LakeReader:
+        return self._snapshot or LakeReader(self.storage)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -136,6 +139,10 @@ class LakeStore:
         held = (LakeRun(self.storage, one, resumed=True) for one in runs["run_id"].to_pylist())
         ids = [run.plan.inputs["image_id"].combine_chunks() for run in held]
         return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+
+    def prepared(self, recipe: str, image_ids: pa.ChunkedArray) -> pa.Table:
+        """Where pixels prepared by ``recipe`` lie, of those images that have some."""
+        return self._reader().locate("prepared", {"recipe": recipe}, image_ids)
 
     def list_source(self, uri: str) -> Iterable[SourceFile]:
         """The files of an archive, sorted by path."""

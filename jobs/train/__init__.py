@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from jobs.prepared import where_prepared
 from jobs.rows import digest_rows
 from jobs.train.corpus import Corpus, read_corpus
 from jobs.train.settings import training_config
@@ -16,6 +17,7 @@ from schemas.plan import Counts, Plan, ShardResult, fingerprint
 from schemas.protocols import Pool, Report, Run, Store
 from schemas.specs.train import TrainSpec
 from schemas.tables import rows_of
+from workers.pixels.steps import Recipe
 
 
 def plan(spec: TrainSpec, store: Store) -> Plan:
@@ -27,13 +29,17 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
     Raises:
         LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
             allows it.
-        SplitError: if the split has no images, or a class has none in train or val.
+        SplitError: if the split has no images, or a class has none in train or val, or the split
+            has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
     corpus = read_corpus(spec, store)
     rows, stated = corpus.rows, _identity(spec, store, corpus)
     made_by = fingerprint(stated)
     inputs = rows.slice(0, 0) if _trained(spec, store, made_by) else rows
+    if inputs.num_rows and spec.use_prepared:
+        recipe = Recipe.from_dict(stated["training"]["recipe"])
+        inputs = where_prepared(inputs, recipe.hash, store)
     return Plan(
         kind=spec.kind,
         name=spec.name,
@@ -131,6 +137,7 @@ def model_row(config: BundleConfig, version: int, *, nightly: bool) -> dict[str,
         "version": version,
         "family": config.family,
         "architecture": config.architecture,
+        "recipe": Recipe.from_dict(config.preprocessing.recipe).hash,
         "classes": list(config.classes),
         "operating_point": point.model_dump_json() if point else None,
         "calibration": config.calibration.model_dump_json(),
@@ -154,6 +161,7 @@ def _identity(spec: TrainSpec, store: Store, corpus: Corpus) -> dict[str, Any]:
         "rule": spec.threshold_rule,
         "workers": spec.world_size,
         "rows": digest_rows(corpus.rows, ("image_id", "part", "label")),
+        **corpus.folds,
     }
 
 
@@ -166,6 +174,7 @@ def _data(spec: TrainSpec, corpus: Corpus) -> dict[str, Any]:
     told: dict[str, Any] = {
         "dataset": spec.dataset,
         "split": spec.split,
+        **corpus.folds,
         "groups": pc.count_distinct(corpus.rows["group"]).as_py(),
         **corpus.label_counts(),
     }

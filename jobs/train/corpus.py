@@ -6,13 +6,24 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import GROUP, LATEST_SPLITS
+from jobs.rows import GROUP, LATEST_SPLITS, count_folds
 from schemas.errors import LeakError, SplitError, UsageError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
 
+_ROLES = f"""
+    SELECT image_id, group_id, CASE
+        WHEN $fold IS NULL OR part = 'test' THEN part
+        WHEN fold = $fold THEN 'test'
+        WHEN fold = $inner_fold THEN 'val'
+        WHEN fold IS NOT NULL THEN 'train'
+        END AS part
+    FROM ({LATEST_SPLITS})
+"""
+"""What an image is to this training; a fold that is held out is as good as test."""
+
 _ROWS = f"""
-WITH places AS ({LATEST_SPLITS})
+WITH places AS ({_ROLES})
 SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, places.part,
     images.label, images.label_conflict IS NOT NULL AS contradicted, {GROUP} AS "group"
 FROM places JOIN current_images AS images ON images.image_id = places.image_id
@@ -21,7 +32,7 @@ ORDER BY places.image_id
 """
 
 _LEAKS = f"""
-WITH places AS ({LATEST_SPLITS}),
+WITH places AS ({_ROLES}),
 members AS (
     SELECT places.part, places.image_id, places.group_id, images.patient_ids
     FROM places JOIN current_images AS images ON images.image_id = places.image_id
@@ -52,6 +63,8 @@ class Corpus:
     """Images left out because they have no label, or one that is none of the classes."""
     leaks: dict[str, int]
     """Patients, images and groups of duplicates that stand in more than one part."""
+    folds: dict[str, int]
+    """The ``fold`` held out and the ``inner_fold`` validated on; empty where parts are taken."""
 
     def label_counts(self) -> dict[str, dict[str, int]]:
         """Images by part and label."""
@@ -68,29 +81,52 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
     Raises:
         LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
             allows it.
-        SplitError: if the split has no images, or a class has none in train or val.
+        SplitError: if the split has no images, or a class has none in train or val, or the split
+            has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
-    found = store.query(_ROWS, {"split": spec.split, "dataset": spec.dataset})
-    leaks = _leaks(spec, store)
+    folds = _folds(spec, store)
+    wanted = {
+        "split": spec.split,
+        "dataset": spec.dataset,
+        "fold": folds.get("fold"),
+        "inner_fold": folds.get("inner_fold"),
+    }
+    found = store.query(_ROWS, wanted)
+    leaks = _leaks(spec, store, wanted)
     classes = _classes(spec, found)
     known = pc.is_in(found["label"], value_set=pa.array(classes, pa.string()))
     rows = found.filter(known).drop_columns(["contradicted"])
     contradicting = int(pc.sum(found["contradicted"]).as_py() or 0)
-    corpus = Corpus(
-        rows, classes, contradicting, found.num_rows - rows.num_rows - contradicting, leaks
-    )
+    unlabelled = found.num_rows - rows.num_rows - contradicting
+    corpus = Corpus(rows, classes, contradicting, unlabelled, leaks, folds)
     _check_parts(spec, corpus)
     return corpus
 
 
-def _leaks(spec: TrainSpec, store: Store) -> dict[str, int]:
+def _folds(spec: TrainSpec, store: Store) -> dict[str, int]:
+    if spec.fold is None:
+        return {}
+    asked = max(spec.fold, spec.inner_fold or 0)
+    count = count_folds(store, spec.dataset, spec.split, asked)
+    if count < 3:
+        raise SplitError(
+            "Holding out a fold takes three: one held out, one to validate on, one to train on",
+            where=f"data set {spec.dataset}, split {spec.split}",
+            got=f"{count} folds",
+            remedy="split with `folds: 3` or more",
+        )
+    inner = (spec.fold + 1) % count if spec.inner_fold is None else spec.inner_fold
+    return {"fold": spec.fold, "inner_fold": inner}
+
+
+def _leaks(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -> dict[str, int]:
     leaks: dict[str, int]
-    (leaks,) = store.query(_LEAKS, {"split": spec.split, "dataset": spec.dataset}).to_pylist()
+    (leaks,) = store.query(_LEAKS, wanted).to_pylist()
     if any(leaks.values()) and not spec.allow_leaks:
         counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in leaks.items())
         raise LeakError(
-            "The split has the same patients or images in more than one part",
+            "The split has the same patients, images or near-duplicates in more than one part",
             where=spec.split,
             got=counted,
             remedy="split anew with `kind: split`, or set `allow_leaks: true` to train anyway",

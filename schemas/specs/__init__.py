@@ -7,6 +7,7 @@ from schemas.specs.base import JobSpec
 from schemas.specs.clean import CleanSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.phantoms import PhantomsSpec
+from schemas.specs.prepare import PrepareSpec
 from schemas.specs.score import ScoreSpec
 from schemas.specs.split import SplitSpec
 from schemas.specs.train import EvaluateSpec, TrainSpec
@@ -16,6 +17,7 @@ SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
         "phantoms": PhantomsSpec,
         "ingest": IngestSpec,
         "clean": CleanSpec,
+        "prepare": PrepareSpec,
         "split": SplitSpec,
         "train": TrainSpec,
         "score": ScoreSpec,

@@ -17,6 +17,8 @@ class ScoreSpec(JobSpec):
     """A bundle of the lake: name, or name@version."""
     images: Literal["kept", "all"] = "kept"
     """Images that cleaning kept, or all that are catalogued."""
+    use_prepared: bool = True
+    """Read pixels that `prepare` made by the bundle's recipe, for the images that have some."""
     batch_size: int | None = Field(default=None, ge=1)
     """Images of one forward pass; the bundle's own, for which its backend was chosen, when not
     given. A GPU takes more at once."""
@@ -24,6 +26,7 @@ class ScoreSpec(JobSpec):
     """A backend of the bundle; the one chosen when the bundle was made, when not given."""
 
     _outside_identity: ClassVar[frozenset[str]] = JobSpec._outside_identity | {
+        "use_prepared",
         "batch_size",
         "backend",
     }

@@ -29,8 +29,9 @@ class SplitSpec(JobSpec):
     """The data set to split."""
     split_name: Name = Field(default_factory=lambda given: f"{given['dataset']}-{given['name']}")
     """Name of the split; `<dataset>-<job name>` when not given."""
-    mode: Literal["make", "given"] = "make"
-    """Make a split, or take over the data set's own and drop from train what leaks into test."""
+    mode: Literal["make", "given", "random"] = "make"
+    """Make a split by group; or take over the data set's own and drop what leaks into test; or
+    split image by image, as a naive split would: for audits, train refuses it where it leaks."""
     parts: Parts = Parts()
     """Share of each part, for a split that is made."""
     folds: int = Field(default=0, ge=0, le=50)

@@ -1,27 +1,11 @@
 """The specs of `train` and `evaluate`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
-
-
-class Preprocessing(Spec):
-    """The recipe that turns an image of any kind into a model's input."""
-
-    size: int = Field(default=224, ge=16, le=2048)
-    """Side of the square input in pixels."""
-    channels: Literal[1, 3] = 1
-    """Grey or colour."""
-    resize: Literal["letterbox", "stretch"] = "letterbox"
-    """Keep the aspect ratio and pad, or stretch."""
-    remove_scale_bar: bool = False
-    """Paint coloured scale bars over."""
-    crop_sector: bool = False
-    """Crop to the ultrasound sector."""
-    window: tuple[float, float] | None = None
-    """Centre and width of the grey window; the file's own, or its full range, when not given."""
+from schemas.specs.preprocessing import Preprocessing
 
 
 class Augmentation(Spec):
@@ -67,6 +51,11 @@ class TrainSpec(JobSpec):
     """The data set to train on."""
     split: Name
     """Name of the split to train by."""
+    fold: int | None = Field(default=None, ge=0)
+    """Fold of the split that is held out: neither trained nor validated on. The other folds are
+    trained on, the split's own test part never."""
+    inner_fold: int | None = Field(default=None, ge=0)
+    """Fold to validate on; the one after `fold` when not given."""
     model: Name
     """Name of the bundle to make."""
     architecture: str = "resnet18"
@@ -93,6 +82,8 @@ class TrainSpec(JobSpec):
     """Weight the loss by the inverse frequency of the classes."""
     patience: int | None = Field(default=None, ge=1)
     """Epochs without a better validation AUC before training stops."""
+    use_prepared: bool = True
+    """Read pixels that `prepare` made by the same recipe, for the images that have some."""
     world_size: int = Field(default=2, ge=1)
     """Workers that train together; part of the result, since it changes the order of sums."""
     seed: int = Field(default=0, ge=0)
@@ -101,6 +92,14 @@ class TrainSpec(JobSpec):
     """Mark the bundle for nightly scoring when it is made; one that is there is left as it is."""
     allow_leaks: bool = False
     """Train although the split leaks; the model card says so."""
+
+    @model_validator(mode="after")
+    def _nest(self) -> Self:
+        if self.inner_fold is not None and self.fold is None:
+            raise ValueError("inner_fold needs fold, the one that is held out")
+        if self.inner_fold is not None and self.inner_fold == self.fold:
+            raise ValueError("inner_fold must be another fold than the one held out")
+        return self
 
 
 class EvaluateSpec(JobSpec):
@@ -115,6 +114,8 @@ class EvaluateSpec(JobSpec):
     """A bundle of the lake: name, or name@version."""
     parts: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
     """Parts to report."""
+    fold: int | None = Field(default=None, ge=0)
+    """Fold that the model's training held out; it alone is reported, as part test."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples over patients for the 95 % intervals; 0 for none."""
     seed: int = Field(default=0, ge=0)

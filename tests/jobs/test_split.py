@@ -143,3 +143,58 @@ def test_nothing_is_begun_where_no_split_can_be_made(tmp_path: Path) -> None:
     assert store.query("SELECT * FROM runs WHERE kind = 'split'").num_rows == 0
     report = run(store, spec(max_group_share=1.0))
     assert report.facts["groups"] == 1
+
+
+LAST_LEAKS = """
+SELECT leaks.* FROM leaks
+JOIN (SELECT max(run_id) AS run_id FROM runs WHERE kind = 'split' GROUP BY key) USING (run_id)
+ORDER BY source, kind, first_part, second_part, image_id
+"""
+
+
+def test_the_lake_names_the_leaks_of_the_last_audit(tmp_path: Path) -> None:
+    store = LakeStore.open(str(tmp_path / "given"), create=True)
+    catalogue(store, range(61), split="train")
+    catalogue(store, range(61, 100), split="test")
+    first = run(store, spec(mode="given"))
+    (leak,) = store.query(LAST_LEAKS).to_pylist()
+    assert leak == {
+        "split_name": "s",
+        "dataset": DATASET,
+        "source": "given",
+        "kind": "patient",
+        "first_part": "train",
+        "second_part": "test",
+        "image_id": image_id(61),
+        "other_image_id": image_id(60),
+        "patient_id": "p30",
+        "distance": leak["distance"],
+        "run_id": first.run_id,
+    }
+    hashes = [(n * 0x9E3779B97F4A7C15) % 2**64 for n in (60, 61)]
+    assert leak["distance"] == (hashes[0] ^ hashes[1]).bit_count()
+    assert run(store, spec(mode="given")).status == "up_to_date"
+    assert store.query("SELECT count(*) AS n FROM leaks")["n"].to_pylist() == [1]
+    # The image turns out to be another patient's: the next audit names nothing.
+    catalogue(store, range(61, 62), split="test", patient_id="another")
+    assert run(store, spec(mode="given")).status == "published"
+    assert store.query(LAST_LEAKS).num_rows == 0
+    assert store.query("SELECT count(*) AS n FROM leaks")["n"].to_pylist() == [1]
+
+
+def test_a_random_split_is_audited_and_published(store: LakeStore) -> None:
+    report = run(store, spec(mode="random"))
+    assert report.status == "published"
+    found = places(store)
+    torn = {
+        n // 2
+        for n in range(0, 200, 2)
+        if n % 10 != 8 and found[image_id(n)]["part"] != found[image_id(n + 1)]["part"]
+    }
+    assert len(torn) > 20
+    named = store.query(LAST_LEAKS).to_pylist()
+    assert {one["patient_id"] for one in named} == {f"p{number}" for number in torn}
+    counted = [value for fact, value in report.facts.items() if fact.startswith("patients in")]
+    assert sum(counted) == len(torn)
+    assert {one["source"] for one in named} == {"made"}
+    assert found[image_id(0)]["group_id"] == found[image_id(1)]["group_id"] == image_id(0)

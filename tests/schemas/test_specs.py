@@ -14,6 +14,7 @@ REQUIRED = {
     "phantoms": {"target": "t"},
     "ingest": {"source": "s"},
     "clean": {"dataset": "d"},
+    "prepare": {"dataset": "d"},
     "split": {"dataset": "d"},
     "train": {"dataset": "d", "split": "s", "model": "m"},
     "score": {"dataset": "d", "model": "m"},

@@ -15,78 +15,12 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix, csgraph
 
 from schemas.errors import LeakError, SplitError
+from tests.workers.splits import PARAMS, corpus, row, split, table, with_places
 from workers import splitting
-from workers.assigning import Group, assign
-from workers.grouping import check_group_sizes, connected_components, group, link, parts_of
-from workers.leaks import find_leaks, part_bits
-
-SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("patient_ids", pa.list_(pa.string())),
-        ("label", pa.string()),
-        ("splits", pa.list_(pa.string())),
-        ("copies", pa.int64()),
-        ("phash", pa.string()),
-        ("kept", pa.bool_()),
-        ("part", pa.string()),
-        ("fold", pa.int32()),
-        ("group_id", pa.string()),
-    ]
-)
-PARAMS: dict[str, Any] = {
-    "dataset": "d",
-    "split_name": "s",
-    "mode": "make",
-    "shares": {"train": 0.7, "val": 0.1, "test": 0.2},
-    "folds": 0,
-    "distance": 2,
-    "max_group_share": 0.01,
-    "seed": 0,
-    "keep_places": True,
-}
-
-
-def row(number: int, **changes: Any) -> dict[str, Any]:
-    # Hashes far apart: multiples of a large odd number.
-    phash = (number * 0x9E3779B97F4A7C15) % 2**64
-    base = {
-        "image_id": f"{number:06d}",
-        "patient_ids": [],
-        "label": "ill" if number % 3 == 0 else "well",
-        "splits": [],
-        "copies": 1,
-        "phash": f"{phash:016x}",
-        "kept": True,
-    }
-    return base | changes
-
-
-def table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def corpus(count: int, per_patient: int = 4) -> list[dict[str, Any]]:
-    return [row(n, patient_ids=[f"p{n // per_patient}"]) for n in range(count)]
-
-
-def split(rows: list[dict[str, Any]], **changes: Any) -> tuple[dict[str, dict[str, Any]], Any]:
-    result = splitting.load(PARAMS | changes)(table(rows), [])
-    assert result.done == len(rows)
-    return {one["image_id"]: one for one in result.tables["splits"].to_pylist()}, result
-
-
-def with_places(
-    rows: list[dict[str, Any]], places: dict[str, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The rows as the next plan would hand them out."""
-    fields = ("part", "fold", "group_id")
-    return [
-        one | {name: places[one["image_id"]][name] for name in fields}
-        if one["image_id"] in places
-        else one
-        for one in rows
-    ]
+from workers.assigning import assign, gather
+from workers.grouping import check_group_sizes, connected_components, group, link
+from workers.leaks import find_leaks
+from workers.parts import BITS, parts_of
 
 
 @given(st.integers(1, 40), st.data())
@@ -299,7 +233,7 @@ def test_near_duplicate_leaks_equal_those_of_brute_force() -> None:
         hashes = np.where(random.random(80) < 0.5, hashes ^ flips, hashes)
     names = [random.choice(["train", "val", "test"]) for _ in range(80)]
     rows = table([row(n, phash=f"{int(value):016x}") for n, value in enumerate(hashes)])
-    found = find_leaks(rows, link(rows, 2), part_bits([frozenset([name]) for name in names]))
+    found = find_leaks(rows, link(rows, 2), np.array([BITS[name] for name in names], np.uint8))
     near = np.bitwise_count(hashes[:, None] ^ hashes[None, :]) <= 2
     np.fill_diagonal(near, val=False)
     inside = {part: np.array([name == part for name in names]) for part in set(names)}
@@ -356,31 +290,34 @@ def test_what_can_not_be_split_is_refused(
 
 
 def test_a_split_that_leaks_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(groups: list[Group], shares: Any, seed: int) -> dict[str, str]:
-        return {one.name: ("train", "test")[place % 2] for place, one in enumerate(groups)}
-
-    monkeypatch.setattr(splitting, "assign", careless)
+    monkeypatch.setattr(splitting, "assign", lambda groups, shares, seed: np.array([0, 2]))
     monkeypatch.setattr(splitting, "group", lambda links, count: np.arange(count))
     with pytest.raises(LeakError, match="1 patients, 0 images and 0 near-duplicates on both"):
         split([row(0, patient_ids=["p"]), row(1, patient_ids=["p"])])
 
 
 def test_parts_are_known_by_their_usual_names() -> None:
-    assert parts_of(["Training", "VALID", "test"]) == {"train", "val", "test"}
+    assert parts_of(["Training", "VALID", "test"]) == ["train", "val", "test"]
+
+
+def placed(sizes: dict[str, int], shares: list[float], seed: int) -> dict[str, int]:
+    """Assign groups of one label by name."""
+    names = pa.array(list(sizes), pa.string())
+    member = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    groups = gather(names, member, np.zeros_like(member), np.full(len(member), -1))
+    return dict(zip(sizes, assign(groups, shares, seed).tolist(), strict=True))
 
 
 def test_places_with_share_zero_get_nothing_new() -> None:
-    groups = [Group(str(n), {"a": 1}) for n in range(50)]
-    placed = assign(groups, {"train": 0.8, "val": 0.0, "test": 0.2}, 0)
-    assert Counter(placed.values()) == {"train": 40, "test": 10}
+    found = placed({str(n): 1 for n in range(50)}, [0.8, 0.0, 0.2], 0)
+    assert Counter(found.values()) == {0: 40, 2: 10}
 
 
 def test_large_groups_go_to_all_places() -> None:
-    groups = [Group(f"large{n}", {"a": 20}) for n in range(10)]
-    groups += [Group(f"single{n}", {"a": 1}) for n in range(200)]
-    placed = assign(groups, {"train": 0.5, "test": 0.5}, 3)
-    large = Counter(place for name, place in placed.items() if name.startswith("large"))
-    assert large == {"train": 5, "test": 5}
+    sizes = {f"large{n}": 20 for n in range(10)} | {f"single{n}": 1 for n in range(200)}
+    found = placed(sizes, [0.5, 0.5], 3)
+    large = Counter(place for name, place in found.items() if name.startswith("large"))
+    assert large == {0: 5, 1: 5}
 
 
 def test_the_leaks_of_a_real_split_are_found(shared_data: Path) -> None:

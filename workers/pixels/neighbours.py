@@ -4,19 +4,31 @@ Equal hashes are the danger: ten thousand blank images are fifty million pairs. 
 works on the distinct hashes and treats equal ones as a class, led by its first member.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.pixels.hamming import Indices, Layout, Matches, Words, matches, matches_within
+from workers.pixels.hamming import Indices, Layout, Words
+from workers.pixels.search import (
+    NOTHING,
+    Search,
+    TooManyPairs,
+    near_pairs,
+    nearest,
+    pack,
+    unpack,
+)
+from workers.spreading import Spread, here
+
+__all__ = ["EqualHashes", "Kept", "Pairs", "TooManyPairs", "equal_hashes", "keep_in_order", "pairs"]
 
 _FEW = 1024
 """Up to so many hashes are settled by comparing all of them."""
 _PAIRS_EACH = 8
 """Near pairs a hash up to which all of them are listed."""
-_NONE = np.iinfo(np.int64).max
+_CHUNK = 1 << 20
+"""Pairs whose distance is computed at a time."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +60,26 @@ class EqualHashes:
 
 def equal_hashes(hashes: Words) -> EqualHashes:
     """Return the classes of equal hashes."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return EqualHashes(first=first[order].astype(np.int64), label=rank[inverse.ravel()])
-
-
-class TooManyPairs(Exception):
-    """There are more near pairs than the caller wants to hold in memory."""
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    new = np.ones(len(hashes), np.bool_)
+    new[1:] = ordered[1:] != ordered[:-1]
+    leaders = np.minimum.reduceat(order, np.flatnonzero(new)) if len(hashes) else order
+    # Leaders in the order in which they appear number the classes.
+    leads = np.zeros(len(hashes), np.int64)
+    leads[leaders] = 1
+    label = np.empty(len(hashes), np.int64)
+    label[order] = (np.cumsum(leads) - 1)[leaders][np.cumsum(new) - 1]
+    return EqualHashes(first=np.flatnonzero(leads), label=label)
 
 
 def pairs(
-    hashes: Words, distance: int, against: Words | None = None, *, limit: int | None = None
+    hashes: Words,
+    distance: int,
+    against: Words | None = None,
+    *,
+    limit: int | None = None,
+    spread: Spread = here,
 ) -> Pairs:
     """Return all pairs of first members of classes within `distance`, and the classes themselves.
 
@@ -69,27 +88,43 @@ def pairs(
     and a class of n costs n - 1. With `against`, i counts in `hashes` and j in `against`, and
     only first members stand in the pairs, at any distance from 0.
 
-    Raises ValueError unless 0 <= distance <= 8, and TooManyPairs beyond `limit` pairs of distinct
-    hashes. Memory is that of the result, about 50 bytes a pair, plus 0.1 GB a million hashes.
+    A search of some seconds is cut into parts for `spread`, with the same result. Raises
+    ValueError unless 0 <= distance <= 8, and TooManyPairs beyond `limit` pairs of distinct
+    hashes. Memory is about 40 bytes a pair, plus 0.15 GB a million hashes.
     """
     classes = equal_hashes(hashes)
     distinct = hashes[classes.first]
-    layout = Layout.choose(distinct, distance)
-    distinct = layout.arrange(distinct)
+    others, other_classes = hashes, classes
     if against is None:
-        i, j = _collect(matches_within(distinct, layout), limit)
-        later = np.flatnonzero(classes.first[classes.label] != np.arange(len(hashes)))
-        i = np.concatenate([classes.first[i], classes.first[classes.label[later]]])
-        j = np.concatenate([classes.first[j], later])
-        distances = np.bitwise_count(hashes[i] ^ hashes[j])
+        layout = Layout.choose(distinct, distance)
+        search = Search(layout.arrange(distinct), None, layout)
     else:
-        others = equal_hashes(against)
-        found = matches(distinct, layout.arrange(against[others.first]), layout)
-        i, j = _collect(found, limit)
-        i, j = classes.first[i], others.first[j]
-        distances = np.bitwise_count(hashes[i] ^ against[j])
-    order = np.lexsort((j, i))
-    return Pairs(i[order], j[order], distances[order])
+        others, other_classes = against, equal_hashes(against)
+        layout = Layout.choose(distinct, distance, keys=len(other_classes.first))
+        keys = layout.arrange(against[other_classes.first])
+        search = Search(layout.arrange(distinct), keys, layout)
+    packed = [
+        pack(classes.first[i], other_classes.first[j])
+        for i, j in near_pairs(search, limit=limit, spread=spread)
+    ]
+    if against is None:
+        leader = classes.first[classes.label]
+        later = np.flatnonzero(leader != np.arange(len(hashes)))
+        packed.append(pack(leader[later], later))
+    return _pairs_of(packed, hashes, others)
+
+
+def _pairs_of(packed: list[Words], hashes: Words, others: Words) -> Pairs:
+    """Sort packed pairs, which are taken out of the list, and add their distances."""
+    together = np.concatenate([np.empty(0, np.uint64), *packed])
+    packed.clear()
+    together.sort()
+    i, j = unpack(together)
+    distance = np.empty(len(i), np.uint8)
+    for start in range(0, len(i), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        distance[part] = np.bitwise_count(hashes[i[part]] ^ others[j[part]])
+    return Pairs(i, j, distance)
 
 
 @dataclass(frozen=True)
@@ -102,7 +137,9 @@ class Kept:
     """(N,) Hamming distance to it, 0 where the hash is kept."""
 
 
-def keep_in_order(hashes: Words, distance: int, kept_before: Words | None = None) -> Kept:
+def keep_in_order(
+    hashes: Words, distance: int, kept_before: Words | None = None, *, spread: Spread = here
+) -> Kept:
     """Walk the hashes in order and drop each one that lies within `distance` of one kept already.
 
     A dropped hash is a duplicate of the first kept one within `distance` (of an equal one, if
@@ -110,27 +147,44 @@ def keep_in_order(hashes: Words, distance: int, kept_before: Words | None = None
     hashes[0]. Chains don't grow: a neighbour of a dropped hash stays unless it lies near a kept
     one itself. Raises ValueError unless 0 <= distance <= 8.
 
-    Memory is about 0.3 GB a million hashes, however dense they lie.
+    A search of some seconds is cut into parts for `spread`, with the same result. Memory is about
+    0.3 GB a million hashes, however dense they lie.
     """
     before = np.empty(0, np.uint64) if kept_before is None else kept_before
-    everything = np.concatenate([before, hashes])
-    classes = equal_hashes(everything)
-    distinct = everything[classes.first]
-    layout = Layout.choose(distinct, distance)
-    walk = _Walk(
-        words=layout.arrange(distinct),
-        layout=layout,
-        kept=classes.first < len(before),
-        nearest=np.full(len(distinct), _NONE),
-    )
-    forced = np.count_nonzero(walk.kept)
-    walk.settle(walk.drop_near(np.arange(forced), np.arange(forced, len(distinct))))
+    classes = equal_hashes(hashes)
+    distinct = hashes[classes.first]
+    target = _near_old(distinct, before, distance, spread)
+    todo = np.flatnonzero(target == NOTHING)
 
-    target = classes.first[np.where(walk.kept, np.arange(len(distinct)), walk.nearest)]
-    own = np.arange(len(before), len(everything))
-    duplicate_of = target[classes.label[own]]
-    distances = np.bitwise_count(everything[duplicate_of] ^ hashes)
+    layout = Layout.choose(distinct[todo], distance)
+    walk = _Walk(
+        words=layout.arrange(distinct[todo]),
+        layout=layout,
+        kept=np.zeros(len(todo), np.bool_),
+        nearest=np.full(len(todo), NOTHING),
+        spread=spread,
+    )
+    walk.settle(np.arange(len(todo)))
+    original = np.where(walk.kept, np.arange(len(todo)), walk.nearest)
+    target[todo] = len(before) + classes.first[todo[original]]
+
+    own = np.arange(len(before), len(before) + len(hashes))
+    duplicate_of = target[classes.label]
+    distances = np.bitwise_count(np.concatenate([before, hashes])[duplicate_of] ^ hashes)
     return Kept(np.where(duplicate_of == own, -1, duplicate_of), distances)
+
+
+def _near_old(words: Words, old: Words, distance: int, spread: Spread) -> Indices:
+    """Return the first of `old` equal to each word, or else near it, or else NOTHING."""
+    classes = equal_hashes(old)
+    layout = Layout.choose(words, distance, keys=len(classes.first))
+    if not len(old):
+        return np.full(len(words), NOTHING)
+    keys = layout.arrange(old[classes.first])
+    found = nearest(Search(layout.arrange(words), keys, layout), spread=spread)
+    near = found != NOTHING
+    found[near] = classes.first[found[near]]
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,13 +195,16 @@ class _Walk:
     layout: Layout
     kept: NDArray[np.bool_]
     nearest: Indices
-    """The first kept one within the distance, _NONE where none is known."""
+    """The first kept one within the distance, NOTHING where none is known."""
+    spread: Spread
 
     def drop_near(self, kept: Indices, todo: Indices) -> Indices:
-        """Note the first of `kept` near each of `todo`; return those that have none."""
-        for query, key in matches(self.words[todo], self.words[kept], self.layout):
-            np.minimum.at(self.nearest, todo[query], kept[key])
-        left: Indices = todo[self.nearest[todo] == _NONE]
+        """Note the first of `kept`, ascending, near each of `todo`; return those without one."""
+        search = Search(self.words[todo], self.words[kept], self.layout)
+        found = nearest(search, spread=self.spread)
+        near = found != NOTHING
+        self.nearest[todo[near]] = kept[found[near]]
+        left: Indices = todo[~near]
         return left
 
     def settle(self, todo: Indices) -> None:
@@ -157,47 +214,41 @@ class _Walk:
         settled, and then what it leaves of the rest: what the first half drops, it drops for an
         earlier hash than any of the second half, so `nearest` ends as the first kept one.
         """
-        found = self._near_pairs(todo)
-        if found is not None:
-            self._settle_pairs(todo, *found)
+        packed = self._near_pairs(todo)
+        if packed is not None:
+            self._settle_pairs(todo, packed)
             return
         half = len(todo) // 2
         self.settle(todo[:half])
         settled = todo[:half][self.kept[todo[:half]]]
         self.settle(self.drop_near(settled, todo[half:]))
 
-    def _near_pairs(self, todo: Indices) -> Matches | None:
-        """List the near pairs within `todo`, by position; None if they are many."""
+    def _near_pairs(self, todo: Indices) -> Words | None:
+        """List the near pairs within `todo`, packed by position, later before earlier.
+
+        None if they are many.
+        """
         words = self.words[todo]
         if len(todo) <= _FEW:
             near = np.bitwise_count(words[:, None] ^ words[None, :]) <= self.layout.distance
             earlier, later = np.nonzero(np.triu(near, 1))
-            return earlier, later
+            return pack(later, earlier)
+        search = Search(words, None, self.layout)
+        limit = _PAIRS_EACH * len(todo)
         try:
-            return _collect(matches_within(words, self.layout), _PAIRS_EACH * len(todo))
+            found = [pack(j, i) for i, j in near_pairs(search, limit=limit, spread=self.spread)]
         except TooManyPairs:
             return None
+        return np.concatenate([np.empty(0, np.uint64), *found])
 
-    def _settle_pairs(self, todo: Indices, earlier: Indices, later: Indices) -> None:
-        order = np.lexsort((earlier, later))
-        earlier = earlier[order]
-        rows, starts, counts = np.unique(later[order], return_index=True, return_counts=True)
-        kept = np.ones(len(todo), np.bool_)
-        for row, start, count in zip(rows, starts, counts, strict=True):
-            near = earlier[start : start + count]
-            near = near[kept[near]]
-            if len(near):
-                kept[row] = False
-                self.nearest[todo[row]] = todo[near[0]]
+    def _settle_pairs(self, todo: Indices, packed: Words) -> None:
+        packed.sort()
+        kept = [True] * len(todo)
+        for start in range(0, len(packed), _CHUNK):
+            later, earlier = unpack(packed[start : start + _CHUNK])
+            # In this order an earlier one is settled before it is asked for.
+            for one, other in zip(later.tolist(), earlier.tolist(), strict=True):
+                if kept[one] and kept[other]:
+                    kept[one] = False
+                    self.nearest[todo[one]] = todo[other]
         self.kept[todo] = kept
-
-
-def _collect(found: Iterable[Matches], limit: int | None) -> Matches:
-    parts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    count = 0
-    for part in found:
-        count += len(part[0])
-        if limit is not None and count > limit:
-            raise TooManyPairs(f"more than {limit} pairs")
-        parts.append(part)
-    return np.concatenate([i for i, _ in parts]), np.concatenate([j for _, j in parts])

@@ -12,9 +12,9 @@ from workers.pixels.colour import grey
 from workers.pixels.pixels import Pixels
 from workers.pixels.scale_bars import detect_scale_bars, remove_scale_bars
 from workers.pixels.sector import find_sector
-from workers.pixels.steps import Recipe
+from workers.pixels.steps import Recipe, require_cpu
 
-__all__ = ["Geometry", "Prepared", "Recipe", "apply", "prepare", "to_uint8"]
+__all__ = ["Geometry", "Prepared", "Recipe", "apply", "place", "prepare", "to_uint8"]
 
 View = NDArray[np.uint8]
 Window = tuple[float, float]
@@ -86,7 +86,12 @@ def to_uint8(pixels: Pixels, window: Window | None = None) -> View:
 
 
 def prepare(recipe: Recipe, pixels: Pixels) -> Prepared:
-    """Carry out a recipe on one frame."""
+    """Carry out a recipe on one frame.
+
+    Raises:
+        RunError: if the recipe's pixels are made on a GPU.
+    """
+    require_cpu(recipe)
     view = to_uint8(pixels, recipe.window)
     bar_share = 0.0
     if recipe.remove_scale_bar:
@@ -153,17 +158,23 @@ def _quantise(levels: NDArray[np.float64]) -> View:
     return np.rint(clipped).astype(np.uint8)
 
 
-def _fit(view: View, recipe: Recipe) -> tuple[View, tuple[float, float], tuple[int, int]]:
-    """Resize into the square; return it with scale (x, y) and offset (x, y) in pixels."""
-    height, width = view.shape[:2]
+def place(recipe: Recipe, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return where in the square a view comes to lie: left, top, width, height in pixels."""
     size = recipe.size
     new_width = new_height = size
     if recipe.resize == "letterbox":
         factor = size / max(height, width)
         new_width = max(1, round(width * factor))
         new_height = max(1, round(height * factor))
+    return (size - new_width) // 2, (size - new_height) // 2, new_width, new_height
+
+
+def _fit(view: View, recipe: Recipe) -> tuple[View, tuple[float, float], tuple[int, int]]:
+    """Resize into the square; return it with scale (x, y) and offset (x, y) in pixels."""
+    height, width = view.shape[:2]
+    size = recipe.size
+    left, top, new_width, new_height = place(recipe, height, width)
     resized = _resize(view, new_width, new_height)
-    left, top = (size - new_width) // 2, (size - new_height) // 2
     canvas = np.zeros((size, size, *view.shape[2:]), np.uint8)
     canvas[top : top + new_height, left : left + new_width] = resized
     return canvas, (new_width / width, new_height / height), (left, top)

@@ -5,12 +5,19 @@ Light to import: planning and model bundles name recipes without loading what de
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
+from schemas.errors import RunError
 from schemas.plan import fingerprint
 
 DECODER = "cpu-1"
 """What decodes and resizes, with a version that changes when any file comes out otherwise."""
+NVJPEG_DECODER = "nvjpeg-1"
+"""JPEG decoded by nvJPEG and everything resized on a GPU; `workers.device_preparer`."""
+
+DECODERS: Mapping[str, str] = MappingProxyType({"cpu": DECODER, "nvjpeg": NVJPEG_DECODER})
+"""What a job file calls the decoders, and their versions of today."""
 
 RESIZE_MODES = ("letterbox", "stretch")
 
@@ -36,6 +43,7 @@ class Recipe:
     window: tuple[float, float] | None = None
     """Centre and width instead of the file's own, for grey frames; CT: Hounsfield units."""
     decoder: str = DECODER
+    """What decodes and resizes: pixels of different decoders are never taken for each other."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -48,8 +56,13 @@ class Recipe:
             )
         if self.window is not None and self.window[1] <= 0:
             raise ValueError(f"recipe: the window's width must be positive: got {self.window[1]}")
-        if self.decoder != DECODER:
-            raise ValueError(f"recipe: this version decodes as {DECODER}: got {self.decoder}")
+        if self.decoder not in DECODERS.values():
+            known = " or ".join(DECODERS.values())
+            raise ValueError(f"recipe: this version decodes as {known}: got {self.decoder}")
+        if self.decoder == NVJPEG_DECODER and (self.remove_scale_bar or self.crop_sector):
+            raise ValueError(
+                "recipe: nvjpeg can't remove scale bars or crop to the sector: use decoder cpu"
+            )
 
     @property
     def hash(self) -> str:
@@ -66,6 +79,8 @@ class Recipe:
     def from_dict(values: Mapping[str, Any]) -> "Recipe":
         """Read what `to_dict` wrote; a field left out takes its default.
 
+        A decoder named as in a job file, without a version, is this version's.
+
         Raises ValueError for an unknown field, naming those that are known.
         """
         known = [one.name for one in fields(Recipe)]
@@ -79,4 +94,21 @@ class Recipe:
         if window is not None:
             centre, width = window
             found["window"] = (float(centre), float(width))
+        if "decoder" in found:
+            found["decoder"] = DECODERS.get(found["decoder"], found["decoder"])
         return Recipe(**found)
+
+
+def require_cpu(recipe: Recipe) -> None:
+    """Make sure that a CPU decodes what this recipe asks for.
+
+    Raises:
+        RunError: if the recipe's pixels come from a GPU; others would be wrong ones.
+    """
+    if recipe.decoder != DECODER:
+        raise RunError(
+            "The pixels of this recipe are made on a GPU only, and these images have none yet",
+            where=f"recipe {recipe.hash}",
+            got=f"decoder {recipe.decoder}",
+            remedy="prepare them first on a GPU (kind prepare), or set preprocess.decoder: cpu",
+        )

@@ -1,18 +1,39 @@
-"""Measuring backends side by side when a bundle is made, and choosing one."""
+"""Measuring backends side by side when a bundle is made, and choosing one for each device."""
 
+import logging
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bundle import LARGEST_DIFFERENCE, TORCH_FP32, BackendFigures, OperatingPoint
+from schemas.bundle import (
+    BACKENDS,
+    LARGEST_DIFFERENCE,
+    TORCH_FP32,
+    BackendFigures,
+    Device,
+    OperatingPoint,
+)
 from workers.models.classifier.outputs import predicted, probabilities
-from workers.scoring.forward import Batched, MakeForward, Pixels
+from workers.scoring.forward import Batched, MakeForward, Outputs, Pixels
 
-LEAST_SECONDS = 1.0
-"""CPU seconds a backend's rate is measured at least."""
+ROUNDS = 5
+"""Times each backend is measured, one after the other, so that a drifting load hits all alike."""
+LEAST_SECONDS = 0.2
+"""Seconds of one measurement at least."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend to measure."""
+
+    make: MakeForward
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -23,48 +44,113 @@ class Judge:
     temperature: float
     point: OperatingPoint | None
 
+    def scores(self, outputs_NC: Outputs) -> NDArray[np.float32]:
+        """Probabilities (N, C)."""
+        return probabilities(outputs_NC, self.temperature)
+
+    def labels(self, scores_NC: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The index of each image's label."""
+        return predicted(scores_NC, self.classes, self.point)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What became of the candidates."""
+
+    figures: Mapping[str, BackendFigures]
+    left_out: Mapping[str, str]
+    """Why a backend can't compute this network here."""
+    ready: Mapping[str, Batched]
+    """The networks measured."""
+
 
 def measure_backends(
-    makers: Mapping[str, MakeForward], pixels_NCHW: Pixels, batch: int, judge: Judge
-) -> tuple[dict[str, BackendFigures], dict[str, NDArray[np.float32]]]:
+    candidates: Mapping[str, Candidate], pixels_NCHW: Pixels, judge: Judge
+) -> Measured:
     """Rates of forward passes, and differences of probabilities from eager fp32.
 
-    ``makers`` holds `TORCH_FP32`. Returns the figures and the probabilities (N, C) by backend.
+    ``candidates`` holds `TORCH_FP32`. Rates are medians of interleaved rounds, in CPU seconds of
+    one thread on a CPU and in seconds on a GPU.
     """
-    scores: dict[str, NDArray[np.float32]] = {}
-    rates: dict[str, float] = {}
-    for name, make in makers.items():
-        batched = Batched(make, batch)
-        scores[name] = probabilities(batched.outputs(pixels_NCHW), judge.temperature)
-        rates[name] = _rate(batched, pixels_NCHW[:batch])
-    eager_NC = scores[TORCH_FP32]
-    labels_N = predicted(eager_NC, judge.classes, judge.point)
+    outputs: dict[str, Outputs] = {}
+    ready: dict[str, Batched] = {}
+    left_out: dict[str, str] = {}
+    for name, candidate in candidates.items():
+        try:
+            batched = Batched(candidate.make, candidate.batch)
+            outputs[name] = batched.outputs(pixels_NCHW)
+        except Exception as error:
+            # Runtimes raise what they like; one that can't take a network loses only its row.
+            if name == TORCH_FP32:
+                raise
+            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+            _log.warning("backend %s is left out: %s", name, left_out[name])
+            continue
+        ready[name] = batched
+    rates = _rates(ready, pixels_NCHW)
+    eager_NC = judge.scores(outputs[TORCH_FP32])
     figures = {
-        name: BackendFigures(
-            images_per_s=round(rates[name], 1),
-            largest_difference=float(np.abs(found_NC - eager_NC).max(initial=0)),
-            labels_equal=bool((predicted(found_NC, judge.classes, judge.point) == labels_N).all()),
-        )
-        for name, found_NC in scores.items()
+        name: compare(judge.scores(found), eager_NC, judge, rates[name])
+        for name, found in outputs.items()
     }
-    return figures, scores
+    return Measured(figures, left_out, ready)
 
 
-def fastest(figures: Mapping[str, BackendFigures]) -> str:
-    """The fastest backend whose scores and labels agree with eager fp32."""
-    fit = {
-        name: one
+def compare(
+    scores_NC: NDArray[np.float32], eager_NC: NDArray[np.float32], judge: Judge, rate: float
+) -> BackendFigures:
+    """A backend's figures from its probabilities and those of eager fp32."""
+    return BackendFigures(
+        images_per_s=round(rate, 1),
+        largest_difference=float(np.abs(scores_NC - eager_NC).max(initial=0)),
+        labels_equal=bool((judge.labels(scores_NC) == judge.labels(eager_NC)).all()),
+    )
+
+
+def choose_fastest(
+    figures: Mapping[str, BackendFigures],
+    device: Device,
+    confirm: Callable[[str], BackendFigures],
+) -> tuple[str, BackendFigures] | None:
+    """The fastest backend of a device that agrees with eager fp32, and its figures over all.
+
+    ``confirm`` compares one backend over all validation images; it is asked only for those that
+    agree on the sample, the fastest first. None where no backend of the device agrees.
+    """
+    fit = [
+        name
         for name, one in figures.items()
-        if one.largest_difference <= LARGEST_DIFFERENCE and one.labels_equal
-    }
-    return max(fit, key=lambda name: fit[name].images_per_s)
+        if name in BACKENDS and BACKENDS[name].device == device and agrees(one)
+    ]
+    for name in sorted(fit, key=lambda name: figures[name].images_per_s, reverse=True):
+        whole = confirm(name)
+        if agrees(whole):
+            return name, whole
+    return None
 
 
-def _rate(batched: Batched, pixels_NCHW: Pixels) -> float:
-    # One thread computes; its CPU seconds leave out what else the machine is busy with.
-    started = time.process_time()
+def agrees(figures: BackendFigures) -> bool:
+    """Whether scores and labels are within the tolerance of eager fp32."""
+    return figures.largest_difference <= LARGEST_DIFFERENCE and figures.labels_equal
+
+
+def _rates(ready: Mapping[str, Batched], pixels_NCHW: Pixels) -> dict[str, float]:
+    found: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(ROUNDS):
+        for name, batched in ready.items():
+            on_gpu = name in BACKENDS and BACKENDS[name].device == "cuda"
+            # CPU seconds leave out what else the machine is busy with; a GPU's passes are over
+            # when their outputs are back, so seconds by the clock hold all of them.
+            clock = time.perf_counter if on_gpu else time.process_time
+            found[name].append(_rate(batched, pixels_NCHW[: batched.batch], clock))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def _rate(batched: Batched, pixels_NCHW: Pixels, clock: Callable[[], float]) -> float:
+    batched.outputs(pixels_NCHW)  # brings the weights back into the caches
+    started = clock()
     passes = 0
-    while (took := time.process_time() - started) < LEAST_SECONDS or passes < 2:
+    while (took := clock() - started) < LEAST_SECONDS or not passes:
         batched.outputs(pixels_NCHW)
         passes += 1
     return passes * len(pixels_NCHW) / took

@@ -1,13 +1,21 @@
 """Forward passes in OpenVINO on a CPU; imports no torch."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import openvino
 
+from schemas.bundle import OPENVINO_BF16, OPENVINO_FP32, OPENVINO_MIXED
 from workers.scoring.forward import Outputs, Pixels
 
 OpenVinoPrecision = Literal["f32", "bf16"]
+
+PRECISIONS: Mapping[str, OpenVinoPrecision] = MappingProxyType(
+    {OPENVINO_FP32: "f32", OPENVINO_BF16: "bf16", OPENVINO_MIXED: "bf16"}
+)
+"""What each OpenVINO backend computes in; the mixed one's graph marks what stays in float32."""
 
 
 class OpenVinoForward:
@@ -45,3 +53,8 @@ class OpenVinoForward:
         self._request.infer([pixels_BCHW], share_inputs=True)
         outputs: Outputs = np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
         return outputs
+
+
+def computes_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16 that OpenVINO uses."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

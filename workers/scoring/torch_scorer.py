@@ -9,9 +9,10 @@ from schemas.bundle import CONFIG_FILE, WEIGHTS_FILE, check_files, parse_config
 from schemas.plan import ShardFunction
 from workers.models.classifier.network import build_network, load_weights
 from workers.models.normalise import Normalised
-from workers.scoring.choice import choose_backend
+from workers.scoring.choice import choose_backend, choose_batch
+from workers.scoring.cuda_forward import make_forward
+from workers.scoring.forward import Batched, Forward
 from workers.scoring.scorer import make_scorer
-from workers.scoring.torch_forward import TorchForward
 
 
 def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction:
@@ -34,7 +35,8 @@ def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction
     load_weights(network, files[WEIGHTS_FILE])
     whole = Normalised(network, preprocessing.mean, preprocessing.std)
 
-    def make(batch: int) -> TorchForward:
-        return TorchForward(whole, batch, device)
+    def make(batch: int) -> Forward:
+        return make_forward(whole, backend, batch, device)
 
-    return make_scorer(params, config, make, backend)
+    batch = choose_batch(config, params.get("batch"), device)
+    return make_scorer(params, config, Batched(make, batch), backend)

@@ -1,6 +1,6 @@
 """Training images in memory: each rank owns a slice of the images, decoded once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,27 +28,33 @@ class Reject:
 class ImageCache:
     """Decoded images of some rows; those beyond ``max_bytes`` are decoded again when needed."""
 
-    def __init__(self, rows: Indices, read: ReadImages, *, max_bytes: int) -> None:
+    def __init__(
+        self, rows: Indices, read: ReadImages, *, max_bytes: int, order: Indices | None = None
+    ) -> None:
+        """``order`` are the positions within ``rows`` in the order that is cheapest to read.
+
+        It changes no image's place, so that a training comes out the same wherever images lie.
+        """
         self._read = read
         self.rejects: list[Reject] = []
-        images: list[Image] = []
-        usable: list[int] = []
-        held = 0
+        self._held = np.zeros((0, 1, 1, 1), np.uint8)
         self._levels_C256 = np.zeros((0, 256), np.int64)
-        for start in range(0, len(rows), READ_ROWS):
-            part = rows[start : start + READ_ROWS]
-            for row, image in zip(part.tolist(), read(part), strict=True):
-                if isinstance(image, RejectedImage):
-                    self.rejects.append(Reject(row, image))
-                    continue
-                usable.append(row)
-                self._count_levels(image)
-                if held + image.nbytes <= max_bytes:
-                    images.append(image)
-                    held += image.nbytes
-        self.rows: Indices = np.asarray(usable, dtype=np.int64)
+        usable = np.ones(len(rows), np.bool_)
+        for position, image in read_in_order(rows, read, order):
+            if isinstance(image, RejectedImage):
+                self.rejects.append(Reject(int(rows[position]), image))
+                usable[position] = False
+                continue
+            if not len(self._held):
+                room = min(max_bytes // image.nbytes, len(rows))
+                self._held = np.zeros((room, *image.shape), np.uint8)
+            self._count_levels(image)
+            if position < len(self._held):
+                self._held[position] = image
+        if not usable.all():
+            self._held = self._held[usable[: len(self._held)]]
+        self.rows: Indices = rows[usable]
         """The rows that can be used, in the order they were given."""
-        self._held = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,6 +94,16 @@ class ImageCache:
         counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in image])
         known = self._levels_C256
         self._levels_C256 = known + counts if len(known) else counts.astype(np.int64)
+
+
+def read_in_order(
+    rows: Indices, read: ReadImages, order: Indices | None
+) -> Iterator[tuple[int, Image | RejectedImage]]:
+    """Yield each row's position and image, a few at a time, in ``order`` of positions."""
+    positions = np.arange(len(rows)) if order is None else order
+    for start in range(0, len(rows), READ_ROWS):
+        part = positions[start : start + READ_ROWS]
+        yield from zip(part.tolist(), read(rows[part]), strict=True)
 
 
 def own_rows(rows: Sequence[int] | Indices, rank: int, world_size: int, seed: int) -> Indices:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import RejectedImage
@@ -33,6 +34,14 @@ class Examples:
         """Index of each row's label within ``classes``."""
         index = {name: position for position, name in enumerate(classes)}
         return np.asarray([index[name] for name in self.rows.column("label").to_pylist()], np.int64)
+
+    def cheapest_order(self, rows: Indices) -> Indices | None:
+        """Positions within ``rows``, those of one prepared file after each other."""
+        if "prepared" not in self.rows.column_names:
+            return None
+        files = self.rows.column("prepared").take(pa.array(rows)).cast(pa.string())
+        ranks = pc.rank(files, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
+        return np.argsort(ranks.to_numpy(), kind="stable").astype(np.int64)
 
     def reader(self, recipe: Mapping[str, Any]) -> ReadImages:
         """Fetch, decode and prepare rows by index."""

@@ -16,7 +16,7 @@ from deltalake.transaction import AddAction
 
 from cluster.lake.reader import LakeReader
 from cluster.storage import open_storage
-from schemas.tables import TABLES, rows_of
+from schemas.tables import FORMAT_VERSION, TABLES, rows_of
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 Rows = Sequence[Mapping[str, Any]]
@@ -32,7 +32,7 @@ class SmallLake:
     def __init__(self, root: str) -> None:
         self.root = root
         self.storage = open_storage(root)
-        self.storage.put("lake.json", b'{"format": 1}')
+        self.storage.put("lake.json", json.dumps({"format": FORMAT_VERSION}).encode())
         self._clock = 0
 
     def reader(self, as_of: datetime | None = None) -> LakeReader:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from cluster.lake import commit, committing
-from cluster.lake.commit import commit_files, open_table
+from cluster.lake.commit import COMMIT_ORDER, commit_files, open_table
 from cluster.lake.decisions import list_runs
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from schemas.errors import CommitConflict, LeaseLost
+from schemas.tables import TABLES
 from tests.cluster.lake.toy import (
     KEY,
     SPEC,
@@ -21,6 +22,10 @@ from tests.cluster.lake.toy import (
 )
 
 IMAGES = ids(10)
+
+
+def test_every_table_has_a_place_in_the_order_of_commits() -> None:
+    assert sorted((*COMMIT_ORDER, "runs")) == sorted(TABLES)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale, apply_windowing
 
+from schemas.errors import RunError
 from workers.pixels.pixels import Pixels
 from workers.pixels.recipe import Geometry, Recipe, apply, prepare, to_uint8
-from workers.pixels.steps import DECODER
+from workers.pixels.steps import DECODER, NVJPEG_DECODER, require_cpu
 
 RECIPES = st.builds(
     Recipe,
@@ -47,11 +48,32 @@ def test_every_field_enters_the_hash() -> None:
         Recipe(remove_scale_bar=True),
         Recipe(crop_sector=True),
         Recipe(window=(40, 400)),
+        Recipe(decoder=NVJPEG_DECODER),
     ]
     hashes = {Recipe().hash, *(recipe.hash for recipe in changed)}
-    assert len(hashes) == 7
+    assert len(hashes) == 8
     assert all(len(one) == 16 and int(one, 16) >= 0 for one in hashes)
     assert Recipe().to_dict()["decoder"] == DECODER
+
+
+def test_hashes_stay_as_they_are_in_lakes_and_bundles() -> None:
+    assert Recipe().hash == "3d7448b64d30439c"
+    assert Recipe(size=96, channels=3).hash == "67c5922f6ce03eb2"
+    assert Recipe(window=(40, 400)).hash == "20dd00f56dc1ed0f"
+
+
+def test_a_decoder_named_as_in_a_job_file_is_the_one_of_this_version() -> None:
+    assert Recipe.from_dict({"decoder": "cpu"}) == Recipe()
+    assert Recipe.from_dict({"decoder": "nvjpeg"}) == Recipe(decoder="nvjpeg-1")
+
+
+def test_a_cpu_never_makes_the_pixels_of_a_gpu() -> None:
+    require_cpu(Recipe())
+    recipe = Recipe(decoder=NVJPEG_DECODER)
+    with pytest.raises(RunError, match="got decoder nvjpeg-1") as caught:
+        prepare(recipe, frame(noise(20, 20)))
+    assert "kind prepare" in str(caught.value)
+    assert "preprocess.decoder: cpu" in str(caught.value)
 
 
 def test_whole_and_fractional_windows_are_the_same_recipe() -> None:
@@ -65,7 +87,9 @@ def test_whole_and_fractional_windows_are_the_same_recipe() -> None:
         ({"channels": 2}, "channels must be 1 or 3: got 2"),
         ({"resize": "crop"}, "resize must be letterbox or stretch: got crop"),
         ({"window": [0, 0]}, "window's width must be positive: got 0"),
-        ({"decoder": "gpu-9"}, "this version decodes as cpu-1: got gpu-9"),
+        ({"decoder": "gpu-9"}, "this version decodes as cpu-1 or nvjpeg-1: got gpu-9"),
+        ({"decoder": "nvjpeg", "remove_scale_bar": True}, "can't remove scale bars .* decoder cpu"),
+        ({"decoder": "nvjpeg", "crop_sector": True}, "or crop to the sector: use decoder cpu"),
         ({"sizes": 9}, "unknown field sizes; known: size, channels"),
     ],
 )

@@ -8,26 +8,26 @@ import timm
 import torch
 
 from schemas.bundle import (
+    BACKENDS,
     CARD_FILE,
     CONFIG_FILE,
-    OPENVINO_BF16,
     OPENVINO_FILES,
     OPENVINO_FP32,
-    TORCH_FP32,
+    OPENVINO_MIXED_FILES,
+    TORCH_CUDA_FP32,
     WEIGHTS_FILE,
-    BackendFigures,
     check_files,
     make_model_id,
     parse_config,
 )
 from workers.models.classifier.card import model_card
-from workers.scoring.measure import fastest
 
 
 def test_bundle_is_whole(bundle: Mapping[str, bytes]) -> None:
-    assert set(bundle) == {CONFIG_FILE, CARD_FILE, WEIGHTS_FILE, *OPENVINO_FILES}
+    needed = {WEIGHTS_FILE, *OPENVINO_FILES, *OPENVINO_MIXED_FILES}
+    assert set(bundle) == {CONFIG_FILE, CARD_FILE, *needed}
     config = parse_config(bundle[CONFIG_FILE])
-    check_files(config, bundle, (WEIGHTS_FILE, *OPENVINO_FILES))
+    check_files(config, bundle, tuple(needed))
     assert config.model_id == make_model_id(
         bundle[WEIGHTS_FILE],
         config.architecture,
@@ -35,7 +35,9 @@ def test_bundle_is_whole(bundle: Mapping[str, bytes]) -> None:
         config.preprocessing,
         config.calibration,
     )
-    assert set(config.backends) == {TORCH_FP32, OPENVINO_FP32, OPENVINO_BF16}
+    on_cpu = {name for name, one in BACKENDS.items() if one.device == "cpu"}
+    assert {name for name in config.backends if BACKENDS[name].device == "cpu"} == on_cpu
+    assert not config.left_out
     assert config.backends[OPENVINO_FP32].largest_difference < 1e-5
     assert config.operating_point is not None
     assert 0 < config.operating_point.threshold < 1
@@ -62,23 +64,15 @@ def test_card_tells_data_figures_and_backends(bundle: Mapping[str, bytes]) -> No
     assert f"| {config.backend} (chosen) |" in card
     assert "| confusion no labelled yes |" in card
     assert "leaks" not in card
+    unmeasured = f"a GPU scores with {TORCH_CUDA_FP32}"
+    assert (unmeasured in card) == (config.gpu_backend not in config.backends)
+    poorer = config.model_copy(update={"left_out": {"openvino-bf16": "RuntimeError: no room"}})
+    assert "openvino-bf16 could not compute this network: RuntimeError: no room" in model_card(
+        poorer
+    )
     leaking = config.model_copy(update={"data": {"leaks_allowed": {"patients": 3}}})
     assert "**The split leaks**" in model_card(leaking)
     assert "- leaks allowed: patients 3" in model_card(leaking)
-
-
-def test_fastest_backend_must_agree() -> None:
-    def figures(rate: float, difference: float, equal: bool = True) -> BackendFigures:
-        return BackendFigures(images_per_s=rate, largest_difference=difference, labels_equal=equal)
-
-    measured = {
-        "eager": figures(10, 0),
-        "far": figures(40, 0.011),
-        "other labels": figures(30, 0.001, equal=False),
-        "good": figures(20, 0.01),
-    }
-    assert fastest(measured) == "good"
-    assert fastest({"eager": measured["eager"], "far": measured["far"]}) == "eager"
 
 
 def test_operating_point_does_not_enter_the_identity(bundle: Mapping[str, bytes]) -> None:

@@ -12,11 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from schemas.bundle import (
+    BACKENDS,
     CONFIG_FILE,
+    OPENVINO_BF16,
     OPENVINO_FILES,
     OPENVINO_FP32,
+    OPENVINO_MIXED,
+    TORCH_BF16,
+    TORCH_CUDA_FP16,
+    TORCH_CUDA_FP32,
     TORCH_FP32,
     WEIGHTS_FILE,
+    BackendFigures,
     parse_config,
 )
 from schemas.errors import BundleError, RejectedImage
@@ -28,7 +35,7 @@ from workers.models.classifier.network import build_network, load_weights
 from workers.models.classifier.outputs import predicted, probabilities
 from workers.reading import Preparer
 from workers.scoring import openvino_scorer, probe, torch_scorer
-from workers.scoring.choice import choose_backend
+from workers.scoring.choice import choose_backend, choose_batch
 from workers.scoring.forward import Batched, OutOfDeviceMemory, Pixels
 from workers.scoring.scorer import Scorer
 
@@ -48,8 +55,12 @@ def _params(bundle: Files, backend: str, **changes: Any) -> dict[str, Any]:
 
 
 def _load(bundle: Files, backend: str, **changes: Any) -> ShardFunction:
-    load = torch_scorer.load if backend == TORCH_FP32 else openvino_scorer.load
-    return load(_params(bundle, backend, **changes), bundle)
+    return _loader(backend)(_params(bundle, backend, **changes), bundle)
+
+
+def _loader(backend: str) -> Callable[[Mapping[str, Any], Files], ShardFunction]:
+    on_torch = BACKENDS[backend].runtime == "torch"
+    return torch_scorer.load if on_torch else openvino_scorer.load
 
 
 def _rows(count: int) -> pa.Table:
@@ -67,10 +78,13 @@ def _scores(table: pa.Table) -> NDArray[np.float32]:
     return np.array(table["scores"].to_pylist(), np.float32)
 
 
-BACKENDS = pytest.mark.parametrize("backend", [TORCH_FP32, OPENVINO_FP32])
+IN_FP32 = pytest.mark.parametrize("backend", [TORCH_FP32, OPENVINO_FP32])
+ON_CPU = pytest.mark.parametrize(
+    "backend", [TORCH_FP32, TORCH_BF16, OPENVINO_FP32, OPENVINO_BF16, OPENVINO_MIXED]
+)
 
 
-@BACKENDS
+@IN_FP32
 def test_scores_equal_a_plain_forward_pass(bundle: Files, backend: str) -> None:
     blobs = [picture(seed) for seed in range(19)]
     result = _load(bundle, backend)(_rows(19), blobs)
@@ -95,7 +109,7 @@ def test_scores_equal_a_plain_forward_pass(bundle: Files, backend: str) -> None:
     assert (result.done, result.rejected) == (19, 0)
 
 
-@BACKENDS
+@ON_CPU
 def test_a_score_does_not_depend_on_neighbours(bundle: Files, backend: str) -> None:
     score = _load(bundle, backend)
     together = _scores(
@@ -106,7 +120,7 @@ def test_a_score_does_not_depend_on_neighbours(bundle: Files, backend: str) -> N
         assert np.abs(alone[0] - together[seed]).max() <= 1e-6
 
 
-@BACKENDS
+@IN_FP32
 def test_batch_size_changes_no_score_beyond_the_tolerance(bundle: Files, backend: str) -> None:
     blobs = [picture(seed) for seed in range(9)]
     one, other = (
@@ -116,18 +130,17 @@ def test_batch_size_changes_no_score_beyond_the_tolerance(bundle: Files, backend
     assert np.abs(one - other).max() <= 1e-5
 
 
-@BACKENDS
+@IN_FP32
 def test_the_batch_is_the_bundles_own_where_none_is_given(bundle: Files, backend: str) -> None:
-    load = torch_scorer.load if backend == TORCH_FP32 else openvino_scorer.load
     params = _params(bundle, backend)
     del params["batch"]
     config = parse_config(bundle[CONFIG_FILE]).model_copy(update={"batch": 5})
-    scorer = load(params, {**bundle, CONFIG_FILE: config.to_json()})
+    scorer = _loader(backend)(params, {**bundle, CONFIG_FILE: config.to_json()})
     assert isinstance(scorer, Scorer)
     assert scorer.network.batch == 5
 
 
-@BACKENDS
+@IN_FP32
 def test_what_is_no_image_is_rejected_and_the_rest_scored(bundle: Files, backend: str) -> None:
     blobs: list[Blob] = [picture(seed) for seed in range(10)]
     blobs[2] = RejectedImage(RejectReason.CHANGED_DURING_RUN)
@@ -178,15 +191,61 @@ def test_bundles_that_do_not_fit_are_refused(bundle: Files) -> None:
         _load({**bundle, CONFIG_FILE: detector.to_json()}, TORCH_FP32)
 
 
+@ON_CPU
+def test_a_backend_agrees_with_eager_fp32_within_its_stated_figure(
+    bundle: Files, backend: str
+) -> None:
+    blobs = [picture(seed) for seed in range(40)]
+    eager, other = (
+        _scores(_load(bundle, name)(_rows(40), blobs).tables["predictions"])
+        for name in (TORCH_FP32, backend)
+    )
+    stated = parse_config(bundle[CONFIG_FILE]).backends[backend].largest_difference
+    # These pictures are not the validation images, so the figure holds in size only.
+    assert np.abs(other - eager).max() <= 2 * stated + 1e-5
+
+
+def test_bfloat16_falls_back_to_float32_on_a_cpu_without_it(
+    bundle: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse_config(bundle[CONFIG_FILE]).model_copy(update={"backend": OPENVINO_MIXED})
+    own = {**bundle, CONFIG_FILE: config.to_json()}
+    blobs = [picture(seed) for seed in range(8)]
+    monkeypatch.setattr(openvino_scorer, "computes_bf16", lambda: False)
+    params = _params(bundle, OPENVINO_MIXED)
+    fallen = openvino_scorer.load({**params, "backend": None}, own)(_rows(8), blobs)
+    asked = openvino_scorer.load(params, own)(_rows(8), blobs)
+    plain = _load(bundle, OPENVINO_FP32)(_rows(8), blobs)
+    assert set(fallen.tables["predictions"]["backend"].to_pylist()) == {OPENVINO_FP32}
+    assert set(asked.tables["predictions"]["backend"].to_pylist()) == {OPENVINO_MIXED}
+    difference = _scores(fallen.tables["predictions"]) - _scores(plain.tables["predictions"])
+    assert np.abs(difference).max() <= 1e-6
+
+
 def test_backend_is_the_bundles_choice_or_the_one_asked_for(bundle: Files) -> None:
     config = parse_config(bundle[CONFIG_FILE])
     assert choose_backend(config, None, "cpu") == config.backend
-    assert choose_backend(config, None, "cuda") == "torch-cuda-fp32"
+    assert choose_backend(config, None, "cuda") == config.gpu_backend
     assert choose_backend(config, TORCH_FP32, "cpu") == TORCH_FP32
-    with pytest.raises(
-        BundleError, match=r"The bundle has no such backend.*got tpu.*has openvino-bf16"
-    ):
+    figures = BackendFigures(images_per_s=1, largest_difference=0, labels_equal=True)
+    measured = config.model_copy(
+        update={"gpu_backend": TORCH_CUDA_FP16, "backends": {TORCH_CUDA_FP16: figures}}
+    )
+    assert choose_backend(measured, None, "cuda:1") == TORCH_CUDA_FP16
+    assert choose_backend(measured, TORCH_CUDA_FP32, "cuda") == TORCH_CUDA_FP32
+    with pytest.raises(BundleError, match=r"no such backend for a CPU.*got tpu.*has openvino-bf16"):
         choose_backend(config, "tpu", "cpu")
+    with pytest.raises(
+        BundleError, match=r"no such backend for a GPU.*got torch-fp32.*has torch-cuda"
+    ):
+        choose_backend(config, TORCH_FP32, "cuda")
+
+
+def test_the_batch_follows_the_device_unless_it_is_stated(bundle: Files) -> None:
+    config = parse_config(bundle[CONFIG_FILE])
+    assert choose_batch(config, None, "cpu") == config.batch == 8
+    assert choose_batch(config, None, "cuda") == config.gpu_batch == 256
+    assert choose_batch(config, 3, "cuda") == 3
 
 
 class Doubling:

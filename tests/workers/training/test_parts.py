@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional as reference
 
 from schemas.errors import RejectedImage
@@ -54,12 +55,15 @@ def test_order_is_fresh_each_epoch_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("held", [0, 3, 100])
-def test_cache_gives_the_same_images_whatever_it_holds(held: int) -> None:
+@pytest.mark.parametrize("order", [None, np.array([4, 0, 2, 1, 3])])
+def test_cache_gives_the_same_images_whatever_it_holds(
+    held: int, order: NDArray[np.int64] | None
+) -> None:
     reader = Reader(broken=frozenset({7}))
     rows = np.array([9, 7, 5, 3, 1], np.int64)
-    cache = ImageCache(rows, reader, max_bytes=held * 16)
+    cache = ImageCache(rows, reader, max_bytes=held * 16, order=order)
     assert cache.rows.tolist() == [9, 5, 3, 1]
-    assert cache.held == min(held, 4)
+    assert cache.held == {0: 0, 3: 2, 100: 4}[held]
     assert [(one.row, one.reason.reason) for one in cache.rejects] == [(7, RejectReason.CORRUPT)]
     before = reader.read
     images = cache.images(np.array([3, 0, 1]))

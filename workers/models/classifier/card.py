@@ -31,13 +31,22 @@ def _data(config: BundleConfig) -> str:
     lines = ["## Data", ""]
     for name, value in config.data.items():
         lines.append(f"- {name.replace('_', ' ')}: {_plain(value)}")
+    if config.data.get("fold") is not None:
+        lines += [
+            "",
+            (
+                f"Fold {config.data['fold']} of the split was held out: nothing was trained or "
+                f"chosen on it. Fold {config.data['inner_fold']} was validated on, and the other "
+                "folds were trained on; the split's own test part was left alone."
+            ),
+        ]
     if config.data.get("leaks_allowed"):
         lines += [
             "",
             (
-                "**The split leaks**: the same patients or images stand on both sides of it, and "
-                "the job was told to train anyway. The figures below are too good to be true of "
-                "new patients."
+                "**The split leaks**: the same patients, images or near-duplicates stand on both "
+                "sides of it, and the job was told to train anyway. The figures below are too good "
+                "to be true of new patients."
             ),
         ]
     return "\n".join(lines)
@@ -70,15 +79,26 @@ def _figures(config: BundleConfig) -> str:
 
 
 def _scoring(config: BundleConfig) -> str:
-    lines = ["## Backends", "", "| backend | images/s, one thread | largest difference | labels |"]
+    lines = ["## Backends", "", "| backend | images/s | largest difference | labels |"]
     lines.append("|---|---|---|---|")
     for name, one in config.backends.items():
-        chosen = " (chosen)" if name == config.backend else ""
+        chosen = " (chosen)" if name in (config.backend, config.gpu_backend) else ""
         labels = "equal" if one.labels_equal else "differ"
         lines.append(
             f"| {name}{chosen} | {one.images_per_s:g} | {one.largest_difference:.1e} | {labels} |"
         )
-    lines += ["", "Differences are of probabilities, from eager PyTorch in float32."]
+    lines += [
+        "",
+        (
+            "Images a second are forward passes alone, by CPU second of one thread or by second of "
+            "a GPU, where the bundle was made. Differences are of probabilities, from eager "
+            "PyTorch in float32, whose labels must be equal."
+        ),
+    ]
+    if config.gpu_backend not in config.backends:
+        lines += ["", f"No GPU was there to measure on: a GPU scores with {config.gpu_backend}."]
+    for name, why in config.left_out.items():
+        lines += ["", f"{name} could not compute this network: {why}."]
     return "\n".join(lines)
 
 

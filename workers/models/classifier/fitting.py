@@ -94,7 +94,8 @@ def _read(
     def cache(part: str, max_bytes: int) -> ImageCache:
         rows = examples.of_part(part)
         mine = own_rows(rows, context.rank, context.world_size, config.seed)
-        return ImageCache(mine, read, max_bytes=max_bytes)
+        order = examples.cheapest_order(mine)
+        return ImageCache(mine, read, max_bytes=max_bytes, order=order)
 
     return _Caches(
         cache("train", cache_bytes - val_bytes),

@@ -73,6 +73,17 @@ def is_complete(data: bytes, header: JpegHeader) -> bool:
     return data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", header.scan_at) >= 0
 
 
+def is_plain(data: bytes, header: JpegHeader) -> bool:
+    """Whether this is a complete 8-bit Huffman-coded file of one or three components."""
+    return (
+        header.sof in _PLAIN
+        and header.precision == 8
+        and header.components in (1, 3)
+        and header.height > 0
+        and is_complete(data, header)
+    )
+
+
 def open_jpeg(data: bytes, limits: Limits) -> ImageFile:
     """Open a JPEG file.
 
@@ -83,15 +94,7 @@ def open_jpeg(data: bytes, limits: Limits) -> ImageFile:
     because such files are rare.
     """
     header = read_header(data)
-    plain = (
-        header is not None
-        and header.sof in _PLAIN
-        and header.precision == 8
-        and header.components in (1, 3)
-        and header.height > 0
-        and is_complete(data, header)
-    )
-    if header is None or not plain:
+    if header is None or not is_plain(data, header):
         if header is not None and header.height > 0:
             limits.check_frame(header.height, header.width, header.components)
         if header is not None and (

@@ -1,0 +1,1 @@
+"""Measured ratios: `make bench`, or `python -m benchmarks --only NAME`."""

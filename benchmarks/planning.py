@@ -1,0 +1,102 @@
+"""Planning a night with nothing new, over years of nights."""
+
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import lakes
+from benchmarks.harness import Bar, Context, Figure, figure
+from benchmarks.processes import fresh, peak_mb
+
+NIGHTS = 1500
+SMALL, LARGE = 84_000, 1_000_000
+BARS = {SMALL: Bar(2, "s"), LARGE: Bar(5, "s")}
+GROWTH = Bar(200, "MB")
+_KINDS = {
+    "ingest": lakes.INGEST,
+    "clean": lakes.CLEAN,
+    "prepare": lakes.PREPARE,
+    "score": lakes.SCORE,
+}
+
+
+def measure(context: Context) -> list[Figure]:
+    """Plan every nightly kind in a fresh process, at two sizes, after 1,500 nights each.
+
+    Once over the files as the nights left them, and once over compacted ones.
+    """
+    nights = context.count(NIGHTS, least=20)
+    figures, peaks = [], {}
+    for images in (SMALL, LARGE):
+        count = context.count(images, least=1000)
+        build = partial(lakes.build, images=count, nights=nights)
+        lake = context.make(f"nights-{count}", build)
+        context.say(f"{count:,} images in {nights:,} nights are there")
+        told, _ = _night(str(lake), count, f"as {nights:,} nights left it", images)
+        figures.append(told)
+        merged = Path(shutil.copytree(lake, context.directory / f"compacted-{count}"))
+        lakes.compact(merged)
+        told, peaks[images] = _night(str(merged), count, "compacted", images)
+        figures.append(told)
+    what = "peak memory of planning, growth between the two sizes"
+    growth = peaks[LARGE] - peaks[SMALL]
+    figures.append(Figure(what, growth, "MB", GROWTH, details={"peak_mb": list(peaks.values())}))
+    return figures
+
+
+def _night(lake: str, count: int, state: str, images: int) -> tuple[Figure, float]:
+    """The figure of one lake, and the peak memory of its planning in MB."""
+    runs = [_plan(lake, count, list(_KINDS)) for _ in range(3)]
+    alone = {kind: _plan(lake, count, [kind]) for kind in _KINDS}
+    walls = [sum(run["seconds"].values()) - run["listing_s"] for run in runs]
+    told = figure(
+        f"planning a night with nothing new, {count:,} images, lake {state}",
+        BARS[images],
+        walls,
+        cpu_s=[sum(run["cpu_s"].values()) - run["listing_s"] for run in runs],
+        night=runs,
+        alone=alone,
+    )
+    return told, min(run["peak_mb"] for run in runs)
+
+
+def _plan(lake: str, images: int, kinds: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = fresh(
+        "benchmarks.planning", "plan_night", lake=lake, images=images, kinds=kinds
+    )
+    return found
+
+
+def plan_night(lake: str, images: int, kinds: list[str]) -> dict[str, Any]:
+    """Plan the kinds one after the other; wall and CPU seconds of each, and the peak memory.
+
+    ``listing_s`` is what making the names of the archive's files takes, which is no part of it.
+    """
+    from cluster.runner import KINDS
+    from cluster.storage import peek_storage
+
+    store = lakes.ListedStore(peek_storage(lake))
+    store.count = images
+    began = peak_mb()
+    wall: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    for kind in kinds:
+        start, used = time.perf_counter(), time.process_time()
+        with store.snapshot():
+            plan = KINDS[kind].plan(_KINDS[kind], store)
+        wall[kind], cpu[kind] = time.perf_counter() - start, time.process_time() - used
+        if plan.inputs.num_rows or plan.counts.up_to_date != images:
+            raise AssertionError(f"{kind} found something to do: {plan.counts}")
+    start = time.perf_counter()
+    if "ingest" in kinds:
+        for _ in store.list_source(lakes.ARCHIVE):
+            pass
+    return {
+        "seconds": wall,
+        "cpu_s": cpu,
+        "listing_s": time.perf_counter() - start,
+        "before_mb": began,
+        "peak_mb": peak_mb(),
+    }

@@ -1,0 +1,103 @@
+"""The images a kind has yet to work on, shared by the kinds that work image by image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.plan import Counts
+from schemas.protocols import Store
+from schemas.reasons import TRANSIENT
+
+_VIEWS = {"kept": "kept_images", "all": "current_images"}
+
+_OPEN = """NOT ({has_result})
+    AND NOT EXISTS (
+        SELECT 1 FROM rejects
+        WHERE NOT $retry AND stage = $stage AND list_contains($subjects, subject)
+            AND rejects.image_id = images.image_id
+            AND rejects.etag IS NOT DISTINCT FROM images.etag
+            AND NOT list_contains($transient, reason))"""
+
+_COUNT = """
+SELECT count(*) AS total, count(*) FILTER (WHERE open) AS open
+FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset)
+"""
+
+_ROWS = """
+SELECT image_id, uri, frame, etag, bytes FROM {view} AS images
+WHERE dataset = $dataset AND {open}
+ORDER BY uri, frame, image_id
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which images of a data set a kind works on, and what counts as done."""
+
+    dataset: str
+    images: str
+    """`kept`, those that cleaning kept, or `all` that are catalogued."""
+    has_result: str
+    """SQL over ``images.image_id`` that is true where the result is there."""
+    stage: str
+    """The kind, as it stands in rejects."""
+    subjects: tuple[str, ...]
+    """What a standing reject is of, e.g. the model."""
+    retry: bool
+    """Whether rejects are tried again."""
+    parameters: Mapping[str, Any]
+    """Parameters of ``has_result``."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What there is to do, and what planning settled."""
+
+    rows: pa.Table
+    """Columns image_id, uri, frame, etag and bytes, by uri and frame."""
+    counts: Counts
+
+
+def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
+    """Find the images without a result.
+
+    A reject stands until the image's bytes or its subject change, or rejects are retried, and a
+    transient one not at all; images whose results wait in a held run of ``key`` are left out.
+
+    Nearly every night, nearly nothing is open. So a first pass counts, over few columns, and rows
+    are read only where there are some.
+    """
+    view = _VIEWS[wanted.images]
+    is_open = _OPEN.format(has_result=wanted.has_result)
+    parameters = {
+        "dataset": wanted.dataset,
+        "stage": wanted.stage,
+        "subjects": list(wanted.subjects),
+        "retry": wanted.retry,
+        "transient": sorted(TRANSIENT),
+        **wanted.parameters,
+    }
+    (counted,) = store.query(_COUNT.format(view=view, open=is_open), parameters).to_pylist()
+    if not counted["open"]:
+        return Pending(_NOTHING, Counts(up_to_date=counted["total"]))
+    rows = store.query(_ROWS.format(view=view, open=is_open), parameters)
+    waiting = pc.is_in(rows["image_id"], value_set=store.held_images(key))
+    inputs = rows.filter(pc.invert(waiting))
+    return Pending(
+        inputs,
+        Counts(up_to_date=counted["total"] - rows.num_rows, held=rows.num_rows - inputs.num_rows),
+    )
+
+
+_NOTHING = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("frame", pa.int32()),
+        ("etag", pa.string()),
+        ("bytes", pa.int64()),
+    ]
+).empty_table()

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 
 import jobs.clean
 import jobs.prepare
 import jobs.score
 from cluster.lake.commit import ensure_table
 from cluster.lake.files import DataFile, write_rows
+from cluster.lake.maintenance import maintain
 from cluster.lake.store import LakeStore
 from cluster.storage import Storage
 from jobs.ingest.planning import identity as ingest_identity
@@ -109,9 +110,8 @@ def build(folder: Path, images: int, nights: int) -> None:
 
 
 def compact(folder: Path) -> None:
-    """Merge the small files of every table."""
-    for table in (folder / "tables").iterdir():
-        DeltaTable(str(table)).optimize.compact()
+    """Merge the small files of every table that has more than `maintain` leaves alone."""
+    maintain(LakeStore.open(str(folder)).storage)
 
 
 def _tables(count: int, key: Pseudonymizer) -> dict[str, pa.Table]:

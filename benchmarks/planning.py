@@ -27,7 +27,7 @@ def measure(context: Context) -> list[Figure]:
 
     Once over the files as the nights left them, and once over compacted ones.
     """
-    nights = context.count(NIGHTS, least=20)
+    nights = context.count(NIGHTS, least=60)
     figures, peaks = [], {}
     for images in (SMALL, LARGE):
         count = context.count(images, least=1000)

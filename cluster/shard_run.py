@@ -7,6 +7,7 @@ about its images and costs a retry only.
 """
 
 from collections import Counter, deque
+from math import ceil
 from typing import Any
 
 import ray
@@ -24,6 +25,8 @@ from schemas.specs.base import Execution
 
 _DEATHS_BEFORE_PROBE = 2
 _ERRORS_BEFORE_FAILURE = 2
+_SHARDS_A_PROCESS = 3
+"""A process that computes fewer takes longer to start than it saves; a night's few go to one."""
 _LOSSES_BEFORE_FAILURE = 10
 """Times a shard may lose its node: a spot node now and then is no reason to give up."""
 
@@ -48,7 +51,7 @@ class ShardRun:
     def compute(self, pending: list[str]) -> None:
         """Compute shards until none is left."""
         self._queue.extend(pending)
-        for _ in range(min(self._slots(), len(pending))):
+        for _ in range(min(self._slots(), ceil(len(pending) / _SHARDS_A_PROCESS))):
             self._hire()
         while self._working:
             (ready,), _ = ray.wait(list(self._working), num_returns=1)

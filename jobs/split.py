@@ -1,6 +1,5 @@
 """The kind `split`: put images into train, val and test so that nothing leaks."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,13 +41,6 @@ SELECT count(*) AS images, coalesce(bit_xor({_SEEN}), 0) AS seen {_FACTS}
 WHERE images.dataset = $dataset
 """
 
-_LAST = """
-SELECT fingerprint, facts FROM runs
-WHERE kind = 'split' AND key = $key AND state = 'published'
-ORDER BY recorded_at DESC LIMIT 1
-"""
-
-
 _DIGEST = "_images_seen"
 """The fact under which a run notes a digest of what it depended on."""
 
@@ -62,11 +54,12 @@ def plan(spec: SplitSpec, store: Store) -> Plan:
         SplitError: if no image is kept, a group is too large for a split, or there is no given
             split to take over.
     """
-    last = store.query(_LAST, {"key": "/".join(key(spec))}).to_pylist()
-    same_rules = bool(last) and last[0]["fingerprint"] == run_fingerprint(spec.kind, identity(spec))
-    if same_rules:
+    last = store.last_run(key(spec))
+    made_by = run_fingerprint(spec.kind, identity(spec))
+    same_rules = last is not None and last["fingerprint"] == made_by
+    if last is not None and same_rules:
         (now,) = store.query(_ALL_SEEN, {"dataset": spec.dataset}).to_pylist()
-        if json.loads(last[0]["facts"]).get(_DIGEST) == str(now["seen"]):
+        if last["facts"].get(_DIGEST) == str(now["seen"]):
             return _stands(spec, now["images"], str(now["seen"]))
     found = store.query(_IMAGES, {"split": spec.split_name, "dataset": spec.dataset})
     images = found.drop_columns(["seen"])

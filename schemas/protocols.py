@@ -109,6 +109,9 @@ class Store(Protocol):
             CommitConflict: if another run committed under the same key meanwhile.
         """
 
+    def last_run(self, key: tuple[str, ...]) -> Mapping[str, Any] | None:
+        """The ``fingerprint`` and ``facts`` of the newest published run of ``key``, if any."""
+
     def held_images(self, key: tuple[str, ...]) -> pa.Array:
         """Ids of images whose rows wait in a held run of ``key``."""
 

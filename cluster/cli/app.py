@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.checks import doctor, schema
+from cluster.cli.maintenance import maintain
 from cluster.cli.models import models
 from cluster.cli.queries import export, query, tables
 from cluster.cli.running import plan, run
@@ -22,7 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    run, plan, status, publish, discard, query, tables, export, models, schema, doctor,
+    run, plan, status, publish, discard, maintain, query, tables, export, models, schema,
+    doctor,
 ):  # fmt: skip
     app.command()(_command)
 

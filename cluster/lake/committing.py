@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +22,7 @@ from cluster.lake.layout import open_prefix, receipt_path, staged_prefix, train_
 from cluster.lake.leases import Lease
 from cluster.lake.reader import LakeReader
 from cluster.lake.runs import FINISH, LakeRun, Receipt
+from cluster.lake.snapshot import RunRow
 from cluster.storage import Storage
 from schemas.errors import CommitConflict, CountsMismatch, LeaseLost, RunError
 from schemas.plan import Counts, Plan
@@ -32,10 +32,6 @@ from schemas.tables import rows_of
 
 CODE_VERSION = version("rayward")
 _FIGURES = ("facts", "seconds", "cost")
-_LAST_STATE = """
-SELECT arg_max(state, recorded_at) AS state, max(recorded_at) AS recorded_at
-FROM runs WHERE run_id = $run GROUP BY run_id
-"""
 
 
 def commit_run(
@@ -118,18 +114,9 @@ def _check_taken_as(run: LakeRun, state: RunState) -> None:
         )
 
 
-@dataclass(frozen=True)
-class LastState:
-    """Where a run stands in `runs`."""
-
-    state: str
-    recorded_at: datetime
-
-
-def last_state(storage: Storage, run_id: str) -> LastState | None:
+def last_state(storage: Storage, run_id: str) -> RunRow | None:
     """Where a run stands, or nothing if `runs` does not name it."""
-    rows = LakeReader(storage).query(_LAST_STATE, {"run": run_id}).to_pylist()
-    return LastState(**rows[0]) if rows else None
+    return LakeReader(storage).runs().get(run_id)
 
 
 def abandon(run: LakeRun) -> None:

@@ -7,6 +7,7 @@ first, every other table when it is first needed. Runs commit `runs` last, so wh
 in that snapshot lies in the tables opened after it.
 """
 
+import json
 import os
 import re
 import tempfile
@@ -20,11 +21,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.dataset as pd
 
-from cluster.lake.snapshot import LakeFile, TableSnapshot, may_show, published_runs
+from cluster.lake.snapshot import LakeFile, RunRow, TableSnapshot, last_words, may_show
 from cluster.lake.views import VIEWS, View
 from cluster.storage import Storage
 from schemas.errors import QueryError
 from schemas.jobtree import hint
+from schemas.reasons import RunState
 from schemas.tables import TABLES
 
 _PUBLISHED = "_published"
@@ -64,14 +66,35 @@ class LakeReader:
         self.storage, self.as_of = storage, as_of
         self._memory_mb = memory_mb
         self._snapshots: dict[str, TableSnapshot] = {}
-        self._published: frozenset[str] | None = None
+        self._runs: dict[str, RunRow] | None = None
         self._repeated: dict[str, pa.Table] = {}
 
     def published(self) -> frozenset[str]:
         """The runs whose rows are visible."""
-        if self._published is None:
-            self._published = published_runs(self._snapshot("runs"), self.as_of)
-        return self._published
+        published = (one for one in self.runs().values() if one.state == RunState.PUBLISHED)
+        return frozenset(one.run_id for one in published)
+
+    def runs(self) -> Mapping[str, RunRow]:
+        """Where each run stands; off the log, without a query, since each run is a file."""
+        if self._runs is None:
+            self._runs = last_words(self._snapshot("runs"), self.as_of)
+        return self._runs
+
+    def last_run(self, key: tuple[str, ...]) -> Mapping[str, Any] | None:
+        """The newest published run of a key: its ``fingerprint`` and its ``facts``."""
+        whose = "/".join(key)
+        ours = [
+            one
+            for one in self.runs().values()
+            if one.key == whose and one.state == RunState.PUBLISHED
+        ]
+        if not ours:
+            return None
+        newest = max(ours, key=lambda one: one.recorded_at)
+        wanted = ["fingerprint", "facts", "state"]
+        rows = self._snapshot("runs").rows_of_run(newest.run_id, wanted).to_pylist()
+        (row,) = (one for one in rows if one["state"] == RunState.PUBLISHED)
+        return {"fingerprint": row["fingerprint"], "facts": json.loads(row["facts"] or "{}")}
 
     def files(self, table: str) -> tuple[LakeFile, ...]:
         """The files of a table that may hold visible rows."""

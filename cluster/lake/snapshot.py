@@ -76,6 +76,19 @@ class TableSnapshot:
             filesystem=filesystem,
         )
 
+    def rows_of_run(self, run_id: str, columns: list[str]) -> pa.Table:
+        """The rows of one run; only files that may hold some are opened."""
+        files = [
+            one
+            for one in self.files
+            if one.first_run is None
+            or one.last_run is None
+            or one.first_run <= run_id <= one.last_run
+        ]
+        if not files:
+            return self.schema.empty_table().select(columns)
+        return self.dataset(files).to_table(columns=columns, filter=pd.field("run_id") == run_id)
+
     def rows(self, columns: list[str]) -> pa.Table:
         """All rows, published or not; rows that are a file of their own come off the log."""
         alone = _single_rows(self._log, columns)
@@ -88,19 +101,34 @@ class TableSnapshot:
         return pa.concat_tables(parts)
 
 
-def published_runs(runs: TableSnapshot, as_of: datetime | None) -> frozenset[str]:
-    """The runs whose last row, up to ``as_of``, says that they are published.
+@dataclass(frozen=True)
+class RunRow:
+    """The last word on a run in `runs`."""
+
+    run_id: str
+    key: str
+    """The lease's key, joined by slashes."""
+    state: str
+    recorded_at: datetime
+
+
+def last_words(runs: TableSnapshot, as_of: datetime | None) -> dict[str, RunRow]:
+    """The last row of each run up to ``as_of``, by run.
 
     Of two rows of the same microsecond the one that hides the run counts.
     """
-    rows = runs.rows(["run_id", "state", "recorded_at"])
+    rows = runs.rows(["run_id", "key", "state", "recorded_at"])
     if as_of is not None:
         rows = rows.filter(pc.less_equal(rows["recorded_at"], pa.scalar(as_of)))
-    last: dict[str, tuple[datetime, bool]] = {}
-    for run_id, state, recorded_at in zip(*(column.to_pylist() for column in rows), strict=True):
-        hidden = state != RunState.PUBLISHED
-        last[run_id] = max(last.get(run_id, (recorded_at, hidden)), (recorded_at, hidden))
-    return frozenset(run_id for run_id, (_, hidden) in last.items() if not hidden)
+    last: dict[str, RunRow] = {}
+    for values in zip(*(column.to_pylist() for column in rows), strict=True):
+        row = RunRow(*values)
+        last[row.run_id] = max(last.get(row.run_id, row), row, key=_rank)
+    return last
+
+
+def _rank(row: RunRow) -> tuple[datetime, bool]:
+    return row.recorded_at, row.state != RunState.PUBLISHED
 
 
 def may_show(file: LakeFile, published: frozenset[str]) -> bool:

@@ -129,14 +129,18 @@ class LakeStore:
         lease, _ = self._leases[run.plan.key]
         return commit_run(lake_run, lease, state=RunState.PUBLISHED, seconds=seconds)
 
+    def last_run(self, key: tuple[str, ...]) -> Mapping[str, Any] | None:
+        """The ``fingerprint`` and ``facts`` of the newest published run of ``key``."""
+        return self._reader().last_run(key)
+
     def held_images(self, key: tuple[str, ...]) -> pa.Array:
         """Ids of images whose rows wait in a held run of ``key``."""
-        runs = self.query(
-            "SELECT run_id FROM runs WHERE key = $key GROUP BY run_id "
-            "HAVING arg_max(state, recorded_at) = $held",
-            {"key": "/".join(key), "held": RunState.HELD.value},
-        )
-        held = (LakeRun(self.storage, one, resumed=True) for one in runs["run_id"].to_pylist())
+        whose = "/".join(key)
+        held = [
+            LakeRun(self.storage, one.run_id, resumed=True)
+            for one in self._reader().runs().values()
+            if one.key == whose and one.state == RunState.HELD
+        ]
         ids = [run.plan.inputs["image_id"].combine_chunks() for run in held]
         return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
 

@@ -90,13 +90,8 @@ def _check_vanished(spec: IngestSpec, root: str, gone: int, catalogued: int) -> 
 
 def _is_new_definition(store: Store, spec: IngestSpec, ident: Mapping[str, Any]) -> bool:
     """Whether the last published run of this data set read its metadata otherwise."""
-    last = store.query(
-        "SELECT fingerprint FROM runs WHERE key = $key AND state = 'published' "
-        "ORDER BY recorded_at DESC LIMIT 1",
-        {"key": "/".join(key(spec))},
-    )
-    known: list[str] = last["fingerprint"].to_pylist()
-    return known != [run_fingerprint(spec.kind, ident)]
+    last = store.last_run(key(spec))
+    return last is None or last["fingerprint"] != run_fingerprint(spec.kind, ident)
 
 
 def _seen_at(store: Store, dataset: str) -> datetime.datetime:

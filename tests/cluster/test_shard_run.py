@@ -51,6 +51,7 @@ class PretendedRay:
     decide: Decide
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 2.0})
     finished: list[ShardTask] = field(default_factory=list)
+    hired: int = 0
 
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
@@ -71,6 +72,7 @@ class PretendedRay:
         class Actor:
             @staticmethod
             def remote(*_: object) -> "Actor":
+                outer.hired += 1
                 return Actor()
 
             def __init__(self) -> None:
@@ -140,6 +142,30 @@ def compute(
     assert report.counts.input == 8
     found = store.query("SELECT image_id, reason FROM rejects").to_pylist()
     return {row["image_id"]: row["reason"] for row in found}
+
+
+@pytest.mark.parametrize(("shards", "processes"), [(1, 1), (2, 1), (4, 2), (8, 2)])
+def test_a_few_shards_go_to_few_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int, processes: int
+) -> None:
+    store = LakeStore.open(str(tmp_path / "lake"), create=True)
+    plan = Plan(
+        kind="score",
+        name="toy",
+        key=("score", "toy"),
+        identity={},
+        params={},
+        inputs=pa.table({"image_id": IMAGES}),
+        bounds=tuple(range(0, 9, 8 // shards)),
+    )
+    with store.lease(plan.key):
+        run = LakeRun(store.storage, store.begin(plan, {}).id, resumed=False)
+        pretended = PretendedRay(run, lambda images: None)
+        monkeypatch.setattr(shard_run, "ray", pretended)
+        with (tmp_path / "log").open("w") as log:
+            work = ShardRun(store.root, run, Execution(), Progress(log, quiet=True))
+            work.compute(run.pending())
+    assert (len(pretended.finished), pretended.hired) == (shards, processes)
 
 
 def test_the_image_that_ends_processes_is_found_and_rejected(

@@ -21,8 +21,8 @@ from schemas.tables import TABLES
 from tests.cluster.cli.conftest import Call
 
 COMMANDS = (
-    "run", "plan", "status", "publish", "discard", "query", "tables", "export", "models", "schema",
-    "doctor",
+    "run", "plan", "status", "publish", "discard", "maintain", "query", "tables", "export",
+    "models", "schema", "doctor",
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_there_is_nothing_to_decide_on_an_unknown_run(call: Call, command: str) 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("status",), ("publish", "R"), ("discard", "R"), ("models",)]
+    "arguments", [("status",), ("publish", "R"), ("discard", "R"), ("maintain",), ("models",)]
 )
 def test_without_a_lake_a_command_says_so_and_makes_none(
     call: Call, tmp_path: Path, arguments: tuple[str, ...]

@@ -65,11 +65,13 @@ class SmallLake:
             partition_by=list(described.partition_by) or None,
         )
 
-    def state(self, run: str, state: str, recorded_at: datetime | None = None) -> None:
+    def state(
+        self, run: str, state: str, recorded_at: datetime | None = None, **more: object
+    ) -> None:
         """Add a row about a run to `runs`; without a time, a minute after the last one."""
         self._clock += 1
         row = {"kind": "toy", "state": state, "recorded_at": recorded_at or at(self._clock)}
-        self.add("runs", run, [row])
+        self.add("runs", run, [row | more])
 
     def publish(self, run: str, **tables: Rows) -> None:
         """Commit rows of a run to tables, then say that it is published."""

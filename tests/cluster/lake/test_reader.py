@@ -1,5 +1,6 @@
 """The reader shows rows of published runs alone, and lets nothing but reading through."""
 
+import json
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +54,23 @@ def test_the_last_state_of_a_run_counts(local: SmallLake) -> None:
     assert ids(local.reader()) == ["a"]
     local.state("r1", "discarded")
     assert ids(local.reader()) == []
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_the_newest_published_run_of_a_key(lake: SmallLake, compacted: bool) -> None:
+    facts = json.dumps({"note": "longer than what the log keeps of a text" * 3})
+    lake.state("r1", "published", key="toy/a", fingerprint="f1", facts="{}")
+    lake.state("r2", "held", key="toy/a", fingerprint="f2", facts=facts)
+    lake.state("r2", "published", key="toy/a", fingerprint="f2", facts=facts)
+    lake.state("r3", "held", key="toy/a", fingerprint="f3", facts="{}")
+    lake.state("r4", "published", key="toy/a/b", fingerprint="f4", facts="{}")
+    if compacted:
+        lake.compact("runs")
+    found = lake.reader().last_run(("toy", "a"))
+    assert found == {"fingerprint": "f2", "facts": json.loads(facts)}
+    assert lake.reader().last_run(("toy", "c")) is None
+    held = {one.run_id for one in lake.reader().runs().values() if one.state == "held"}
+    assert held == {"r3"}
 
 
 def test_of_two_states_at_one_moment_the_hiding_one_counts(local: SmallLake) -> None:

@@ -114,6 +114,9 @@ def main() -> int:
         for row in ROWS:
             print(f"{row.name:<16} {row.minutes:>4g} min  {row.what}; bar: {row.bar}")
         return 0
+    if options.write and (options.scale != 1 or set(options.only) != {row.name for row in ROWS}):
+        print("--write takes every row at full size: leave --only and --scale out", file=sys.stderr)
+        return 2
     console = Console(stderr=True, highlight=False)
     work = Path(options.keep or tempfile.mkdtemp(prefix="rayward-bench-")).resolve()
     # The user's own key and cluster have no part in this.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from obstore.exceptions import BaseError
 
-from cluster.prepared import read_prepared
+from cluster.prepared import PreparedReader
 from cluster.sources import local_etag
 from cluster.storage import Storage, open_storage
 from schemas.errors import RejectedImage
@@ -25,9 +25,12 @@ _READERS = 16
 class Fetcher:
     """Reads source files, from disk or S3, side by side."""
 
-    def __init__(self, lake: Storage | None = None) -> None:
-        """``lake`` is where prepared pixels lie; without it, all is read from sources."""
-        self._lake = lake
+    def __init__(self, lake: str = "") -> None:
+        """``lake`` is where prepared pixels lie; without it, all is read from sources.
+
+        A fetcher travels to other processes as long as it has fetched nothing.
+        """
+        self._reader = PreparedReader(lake) if lake else None
         self._buckets: dict[str, Storage] = {}
         self._pseudonymizer: Pseudonymizer | None = None
 
@@ -56,7 +59,7 @@ class Fetcher:
 
     def _prepared(self, rows: pa.Table, without: frozenset[int]) -> dict[int, PreparedPixels]:
         """Pixels by row, of the rows whose prepared file has them."""
-        if self._lake is None or "prepared" not in rows.column_names:
+        if self._reader is None or "prepared" not in rows.column_names:
             return {}
         ids = rows["image_id"].to_pylist()
         of_file: dict[str, list[int]] = defaultdict(list)
@@ -65,7 +68,7 @@ class Fetcher:
                 of_file[path].append(row)
         pixels: dict[int, PreparedPixels] = {}
         for path, members in of_file.items():
-            found = read_prepared(self._lake, path, [ids[row] for row in members])
+            found = self._reader.read(path, [ids[row] for row in members])
             pixels.update({row: found[ids[row]] for row in members if ids[row] in found})
         return pixels
 

@@ -51,7 +51,7 @@ class ShardRun:
     def compute(self, pending: list[str]) -> None:
         """Compute shards until none is left."""
         self._queue.extend(pending)
-        for _ in range(min(self._slots(), ceil(len(pending) / _SHARDS_A_PROCESS))):
+        for _ in range(min(self._slots(), self._worthwhile(len(pending)))):
             self._hire()
         while self._working:
             (ready,), _ = ray.wait(list(self._working), num_returns=1)
@@ -89,6 +89,12 @@ class ShardRun:
                 remedy="lower execution.gpus_per_worker, or run it where there are GPUs",
             )
         return min(fitting, self._execution.workers or fitting)
+
+    def _worthwhile(self, shards: int) -> int:
+        """Processes that a number of shards is worth, unless the job says how many."""
+        if self._execution.workers or self._execution.gpus_per_worker:
+            return shards
+        return ceil(shards / _SHARDS_A_PROCESS)
 
     def _hire(self) -> None:
         """Start a process, if there is a shard for it."""

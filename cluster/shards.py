@@ -45,10 +45,9 @@ class ShardProcess:
     """Computes shards of one run, one after the other; holds what its kind loads once."""
 
     def __init__(self, lake: str, run_id: str, kind: str, params: Mapping[str, Any]) -> None:
-        storage = open_storage(lake)
-        self._writer = RunWriter(storage, run_id)
+        self._writer = RunWriter(open_storage(lake), run_id)
         self._params = params
-        self._fetcher = Fetcher(storage)
+        self._fetcher = Fetcher(lake)
         self._function = _loaded(WORKS[kind].load, params)
 
     def run(self, task: ShardTask) -> ShardOutcome:
@@ -67,7 +66,7 @@ class ProbeProcess:
     def __init__(self, lake: str, kind: str, params: Mapping[str, Any]) -> None:
         work = WORKS[kind]
         self._function = _loaded(work.probe or work.load, params)
-        self._fetcher = Fetcher(open_storage(lake))
+        self._fetcher = Fetcher(lake)
 
     def try_one(self, row: bytes) -> None:
         """Decode the one image of ``row``; the result is thrown away."""

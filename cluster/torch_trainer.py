@@ -121,7 +121,7 @@ def train_bundle(order: TrainOrder) -> dict[str, bytes]:
     task = TrainTask(
         config,
         order.rows,
-        Fetcher(open_storage(order.lake)).fetch,
+        Fetcher(order.lake).fetch,
         BundleFacts(
             **order.config["bundle"], architecture=config.architecture, classes=config.classes
         ),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.batch import run_batch
-from jobs.rows import GROUP, LATEST_SPLITS, count_folds, digest_rows
+from jobs.rows import GROUP, LATEST_SPLITS, ROLE, count_folds, digest_rows
 from schemas.errors import LeakError
 from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
@@ -30,6 +30,15 @@ WHERE images.dataset = $dataset AND CASE
     WHEN $fold IS NULL THEN places.part IN (SELECT unnest($parts))
     ELSE places.part IN ('train', 'val') AND places.fold = $fold END
 ORDER BY places.image_id
+"""
+
+_LEARNED = f"""
+WITH places AS (
+    SELECT image_id, {ROLE} AS role FROM splits
+    WHERE split_name = $split AND dataset = $dataset AND ($run IS NULL OR run_id <= $run)
+    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
+)
+SELECT image_id, role FROM places WHERE role IN ('train', 'val')
 """
 
 _ASKED = "_asked"
@@ -107,10 +116,9 @@ def _plan(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa
 
 
 def _rows(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any]) -> pa.Table:
-    _refuse_learned(spec, bundle)
     if spec.fold is not None:
         count_folds(store, spec.dataset, spec.split, spec.fold)
-    return store.query(
+    found = store.query(
         _SCORED,
         {
             "split": spec.split,
@@ -120,25 +128,46 @@ def _rows(spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any]) -> pa.Tab
             "fold": spec.fold,
         },
     )
+    _refuse_learned(spec, store, bundle, found)
+    return found
 
 
-def _refuse_learned(spec: EvaluateSpec, bundle: Mapping[str, Any]) -> None:
-    """Stop where a model trained by this split would be asked about what it learned from."""
+def _refuse_learned(
+    spec: EvaluateSpec, store: Store, bundle: Mapping[str, Any], found: pa.Table
+) -> None:
+    """Stop where a model would be asked about images that it learned from.
+
+    Images count, not names: a split may have been made anew since, or be another one. Validation
+    images may be asked about as such.
+    """
     data = json.loads(bundle["data"] or "{}")
-    if (data.get("dataset"), data.get("split")) != (spec.dataset, spec.split):
+    if "split" not in data:
         return
-    held_out = data.get("fold")
-    if spec.fold == held_out or (spec.fold is None and spec.parts == ("test",)):
-        return
-    whole = "all folds" if held_out is None else f"all folds but {held_out}"
-    asked = ", ".join(spec.parts) if spec.fold is None else f"fold {spec.fold}"
-    fitting = "leave `fold` out" if held_out is None else f"set `fold: {held_out}`"
-    raise LeakError(
-        "The model learned from images it would be evaluated on",
-        where=f"{bundle['name']}@{bundle['version']}, split {spec.split}",
-        got=f"{asked}; its training took {whole}",
-        remedy=f"{fitting}, or evaluate with `parts: [test]`",
-    )
+    wanted = {
+        "dataset": data["dataset"],
+        "split": data["split"],
+        "run": data.get("split_run"),
+        "fold": data.get("fold"),
+        "inner_fold": data.get("inner_fold"),
+    }
+    learned = store.query(_LEARNED, wanted)
+    trained = learned.filter(pc.equal(learned["role"], "train"))
+    known = {"test": learned["image_id"], "val": trained["image_id"]}
+    for part, ids in known.items():
+        asked = found.filter(pc.equal(found["part"], part))["image_id"]
+        images = pc.sum(pc.is_in(asked, value_set=ids)).as_py() or 0
+        if images:
+            held_out = data.get("fold")
+            raise LeakError(
+                "The model learned from images it would be evaluated on",
+                where=f"{bundle['name']}@{bundle['version']}, part {part} of {spec.split}",
+                got=f"{images} of {len(asked)} images",
+                remedy=(
+                    "evaluate with `parts: [test]` and the split it was trained by"
+                    if held_out is None
+                    else f"evaluate with `fold: {held_out}`, or with `parts: [test]`"
+                ),
+            )
 
 
 def _usable(found: pa.Table, bundle: Mapping[str, Any]) -> pa.Table:

@@ -8,10 +8,18 @@ from schemas.errors import SplitError
 from schemas.protocols import Store
 
 LATEST_SPLITS = """
-    SELECT * FROM splits WHERE split_name = $split
+    SELECT * FROM splits WHERE split_name = $split AND dataset = $dataset
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY run_id DESC) = 1
 """
 """An image's place in a split as it stands: splitting again writes new rows."""
+
+ROLE = """CASE
+        WHEN $fold IS NULL OR part = 'test' THEN part
+        WHEN fold = $fold THEN 'test'
+        WHEN fold = $inner_fold THEN 'val'
+        WHEN fold IS NOT NULL THEN 'train'
+        END"""
+"""What an image is to a training; a fold that is held out is as good as test."""
 
 GROUP = "coalesce(images.patient_id, places.group_id, places.image_id)"
 """Whose image it is, for figures that treat patients as one."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jobs.batch import run_batch
 from jobs.rows import LATEST_SPLITS
-from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.split import SplitSpec
 from workers.splitting import check
@@ -44,6 +44,9 @@ WHERE images.dataset = $dataset
 _DIGEST = "_images_seen"
 """The fact under which a run notes a digest of what it depended on."""
 
+_PART_RULES, _FOLD_RULES = "_part_rules", "_fold_rules"
+"""The facts under which a run notes by what rules it gave parts and folds."""
+
 
 def plan(spec: SplitSpec, store: Store) -> Plan:
     """Plan the split of all images of the data set, or nothing where it stands as it would come.
@@ -63,7 +66,14 @@ def plan(spec: SplitSpec, store: Store) -> Plan:
             return _stands(spec, now["images"], str(now["seen"]))
     found = store.query(_IMAGES, {"split": spec.split_name, "dataset": spec.dataset})
     images = found.drop_columns(["seen"])
-    params = _params(spec) | {"keep_places": same_rules}
+    rules = _rules(spec)
+    before = {} if last is None else last["facts"]
+    keep_parts = before.get(_PART_RULES) == rules[_PART_RULES]
+    params = {
+        **_params(spec),
+        "keep_parts": keep_parts,
+        "keep_folds": keep_parts and before.get(_FOLD_RULES) == rules[_FOLD_RULES],
+    }
     check(images, params)
     digest = np.bitwise_xor.reduce(found["seen"].to_numpy())
     return Plan(
@@ -74,7 +84,7 @@ def plan(spec: SplitSpec, store: Store) -> Plan:
         params=params,
         inputs=images,
         bounds=(0, images.num_rows),
-        facts={"split": spec.split_name, _DIGEST: str(digest)},
+        facts={"split": spec.split_name, _DIGEST: str(digest), **rules},
     )
 
 
@@ -92,7 +102,20 @@ def key(spec: SplitSpec) -> tuple[str, ...]:
 
 def identity(spec: SplitSpec) -> Mapping[str, Any]:
     """What places depend on beside the images and what is known of them."""
-    return _params(spec)
+    return {name: value for name, value in _params(spec).items() if name != "max_group_share"}
+
+
+def _rules(spec: SplitSpec) -> dict[str, str]:
+    """The rules by which images get parts and folds.
+
+    Under other rules they are dealt anew. Nothing else may do that: who was in test stays there,
+    however many folds are asked for and however near a look-alike has to be.
+    """
+    stated = _params(spec)
+    return {
+        _PART_RULES: fingerprint([stated[name] for name in ("mode", "shares", "seed")]),
+        _FOLD_RULES: fingerprint(stated["folds"]),
+    }
 
 
 def _stands(spec: SplitSpec, images: int, digest: str) -> Plan:

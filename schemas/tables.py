@@ -24,6 +24,8 @@ class TableSchema:
     sort_by: tuple[str, ...] = ("image_id",)
     rows_per_group: int = 122_880
     """Rows of a Parquet row group: what a reader of a few rows has to read at least."""
+    rows_per_file: int | None = None
+    """Rows of a compacted file, about, where readers want a few hundred; otherwise size decides."""
     compression: str = "zstd"
     """Codec of the Parquet files."""
 
@@ -155,12 +157,14 @@ _ALL = (
         ),
         rows_per_group=64,
         compression="lz4",
+        rows_per_file=512,
     ),
     _table(
         "splits",
         "an image's place in a split",
         (
             _column("split_name", pa.string(), "the split's name"),
+            _column("dataset", pa.string(), "the data set that is split"),
             _image_id(),
             _column("group_id", pa.string(), "images that must stay together share it"),
             _column("fold", pa.int32(), "fold of a k-fold split, from 0"),

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import SplitError
+from workers.pixels.hexes import hashes_from_hex
 from workers.pixels.neighbours import Pairs, TooManyPairs, pairs
 from workers.spreading import Spread, here
 
@@ -91,9 +92,7 @@ def link_among(links: Links, rows: pa.Table, kept: NDArray[np.bool_]) -> Links:
 def hashes_of(rows: pa.Table) -> tuple[Indices, NDArray[np.uint64]]:
     """Return the rows that have a phash, and their hashes."""
     hashed = np.flatnonzero(pc.is_valid(rows["phash"]).to_numpy())
-    # At once: parsing a million texts one by one takes longer than finding their neighbours.
-    digits = "".join(rows["phash"].drop_null().to_pylist())
-    return hashed, np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+    return hashed, hashes_from_hex(rows["phash"].drop_null())
 
 
 def patients_of(rows: pa.Table) -> Patients:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.errors import LeakError, SplitError
 from schemas.plan import Blob, ShardFunction, ShardResult
@@ -102,7 +103,7 @@ def _compute(rows: pa.Table, params: Mapping[str, Any], spread: Spread) -> Shard
     for code in np.argsort(PARTS):
         facts[f"images in {PARTS[code]}"] = int(np.count_nonzero(parts == code))
     tables = {
-        "splits": _changed(rows, mask, (parts, folds, groups), params["split_name"]),
+        "splits": _changed(rows, mask, (parts, folds, groups), params),
         "metrics": pa.concat_tables([one.metrics(params) for one in audits]),
         "leaks": pa.concat_tables([one.named(params) for one in audits]),
     }
@@ -123,7 +124,7 @@ def _places(
 
 
 def _assigned_parts(kept: pa.Table, together: Indices, params: Mapping[str, Any]) -> PartCodes:
-    before = _codes(kept["part"], PARTS) if params["keep_places"] else None
+    before = _codes(kept["part"], PARTS) if params["keep_parts"] else None
     # Where new images join groups of different parts, the part that models learned from wins:
     # moving its images into test would test on what was trained on.
     groups, member = _gathered(kept, together, before)
@@ -139,7 +140,7 @@ def _assigned_folds(
     if not count or not len(inside):
         return folds
     rows = kept.take(pa.array(inside))
-    before = _folds_of(rows) if params["keep_places"] else None
+    before = _folds_of(rows) if params["keep_folds"] else None
     groups, member = _gathered(rows, together[inside], before)
     folds[inside] = assign(groups, [1 / count] * count, params["seed"])[member]
     return folds
@@ -185,7 +186,10 @@ def _first_of(groups: Indices, values: Codes) -> Codes:
 
 
 def _changed(
-    rows: pa.Table, kept: np.ndarray, places: tuple[PartCodes, Codes, Indices], split_name: str
+    rows: pa.Table,
+    kept: NDArray[np.bool_],
+    places: tuple[PartCodes, Codes, Indices],
+    params: Mapping[str, Any],
 ) -> pa.Table:
     """Return rows of `splits` where the place of an image is another than before."""
     parts, folds, groups = (np.full(rows.num_rows, -1) for _ in places)
@@ -201,7 +205,8 @@ def _changed(
     same &= folds == _folds_of(rows)
     new = pa.array(np.flatnonzero(~same))
     columns = {
-        "split_name": pa.repeat(split_name, len(new)),
+        "split_name": pa.repeat(params["split_name"], len(new)),
+        "dataset": pa.repeat(params["dataset"], len(new)),
         "image_id": ids.take(new),
         "group_id": names.take(new),
         "fold": _nullable(folds).take(new).cast(pa.int32()),

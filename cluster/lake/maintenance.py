@@ -6,7 +6,7 @@ filtered row by row. The files that it replaces stay on disk as long as the tabl
 (``delta.deletedFileRetentionDuration``), and longer while the plan of an unfinished run names them.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,8 +30,6 @@ KEY = ("maintain",)
 SMALL_FILES = 50
 """A partition with more small files than this is compacted."""
 TARGET_BYTES = 128 * 2**20
-_SMALL_BYTES = TARGET_BYTES // 2
-"""Well below the target, because a compacted file is smaller than those it replaces were."""
 _PARALLEL_DELETES = 16
 _CODECS = {"zstd": "ZSTD", "lz4": "LZ4_RAW"}
 """Parquet's names of the codecs; its LZ4 is an older form that few readers know."""
@@ -51,6 +49,14 @@ class Maintained:
     removed_files: int
     """Files that were replaced or left behind before, and are gone from the store now."""
     removed_bytes: int
+
+
+@dataclass(frozen=True)
+class _Crowded:
+    """A partition to compact."""
+
+    partition: Mapping[str, str]
+    target_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def maintain(
         for table in TABLES:
             files = TableSnapshot(storage, table).files
             lease.check()
-            compacted = _compact(storage, table, _crowded(files))
+            compacted = _compact(storage, table, _crowded(TABLES[table], files))
             lease.check()
             removed = _vacuum(storage, table, needed)
             if not (compacted or removed):
@@ -101,7 +107,7 @@ def maintain(
     return done
 
 
-def _compact(storage: Storage, table: str, partitions: Sequence[Mapping[str, str]]) -> bool:
+def _compact(storage: Storage, table: str, partitions: Sequence[_Crowded]) -> bool:
     """Merge the small files of partitions of a table and checkpoint it; says whether there were."""
     handle = open_table(storage, table) if partitions else None
     if handle is None:
@@ -120,10 +126,11 @@ def _compact(storage: Storage, table: str, partitions: Sequence[Mapping[str, str
     return True
 
 
-def _merge(handle: DeltaTable, table: str, partition: Mapping[str, str]) -> None:
+def _merge(handle: DeltaTable, table: str, crowded: _Crowded) -> None:
+    values = crowded.partition.items()
     handle.optimize.compact(
-        partition_filters=[(column, "=", value) for column, value in partition.items()] or None,
-        target_size=TARGET_BYTES,
+        partition_filters=[(column, "=", value) for column, value in values] or None,
+        target_size=crowded.target_bytes,
         max_concurrent_tasks=1,  # bounds the memory
         writer_properties=_writer_properties(TABLES[table]),
         post_commithook_properties=PostCommitHookProperties(
@@ -143,11 +150,31 @@ def _writer_properties(table: TableSchema) -> WriterProperties:
     )
 
 
-def _crowded(files: Sequence[LakeFile]) -> list[Mapping[str, str]]:
+def _crowded(table: TableSchema, files: Sequence[LakeFile]) -> list[_Crowded]:
     """The partitions with too many small files."""
-    small = [one for one in files if one.bytes < _SMALL_BYTES]
-    counted = Counter(tuple(one.partition.items()) for one in small)
-    return [dict(partition) for partition, count in counted.items() if count > SMALL_FILES]
+    of_partition: dict[tuple[tuple[str, str], ...], list[LakeFile]] = defaultdict(list)
+    for one in files:
+        of_partition[tuple(one.partition.items())].append(one)
+    found = []
+    for partition, members in of_partition.items():
+        target = _target_bytes(table, members)
+        # Well below the target, because a compacted file is smaller than those it replaces were.
+        if sum(one.bytes < target / 4 for one in members) > SMALL_FILES:
+            found.append(_Crowded(dict(partition), target))
+    return found
+
+
+def _target_bytes(table: TableSchema, files: Sequence[LakeFile]) -> int:
+    """The size of a compacted file.
+
+    Rows of files that are merged stand one after the other, so a reader of a few hundred images
+    has to go through the whole of a file of prepared pixels.
+    """
+    rows = sum(one.rows or 0 for one in files)
+    if table.rows_per_file is None or not rows:
+        return TARGET_BYTES
+    mean = sum(one.bytes for one in files) / rows
+    return min(TARGET_BYTES, max(1, round(mean * table.rows_per_file)))
 
 
 def _vacuum(storage: Storage, table: str, needed: _Needed) -> dict[str, int]:

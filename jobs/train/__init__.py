@@ -175,6 +175,7 @@ def _data(spec: TrainSpec, corpus: Corpus) -> dict[str, Any]:
         "dataset": spec.dataset,
         "split": spec.split,
         **corpus.folds,
+        "split_run": corpus.split_run,
         "groups": pc.count_distinct(corpus.rows["group"]).as_py(),
         **corpus.label_counts(),
     }

@@ -6,21 +6,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import GROUP, LATEST_SPLITS, count_folds
+from jobs.rows import GROUP, LATEST_SPLITS, ROLE, count_folds
 from schemas.errors import LeakError, SplitError, UsageError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
 
-_ROLES = f"""
-    SELECT image_id, group_id, CASE
-        WHEN $fold IS NULL OR part = 'test' THEN part
-        WHEN fold = $fold THEN 'test'
-        WHEN fold = $inner_fold THEN 'val'
-        WHEN fold IS NOT NULL THEN 'train'
-        END AS part
-    FROM ({LATEST_SPLITS})
-"""
-"""What an image is to this training; a fold that is held out is as good as test."""
+_ROLES = f"SELECT image_id, group_id, {ROLE} AS part FROM ({LATEST_SPLITS})"
+
+_NEWEST_RUN = (
+    "SELECT max(run_id) AS run_id FROM splits WHERE split_name = $split AND dataset = $dataset"
+)
 
 _ROWS = f"""
 WITH places AS ({_ROLES})
@@ -65,6 +60,8 @@ class Corpus:
     """Patients, images and groups of duplicates that stand in more than one part."""
     folds: dict[str, int]
     """The ``fold`` held out and the ``inner_fold`` validated on; empty where parts are taken."""
+    split_run: str | None
+    """The newest run that gave places in the split: splitting again may move images."""
 
     def label_counts(self) -> dict[str, dict[str, int]]:
         """Images by part and label."""
@@ -99,7 +96,10 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
     rows = found.filter(known).drop_columns(["contradicted"])
     contradicting = int(pc.sum(found["contradicted"]).as_py() or 0)
     unlabelled = found.num_rows - rows.num_rows - contradicting
-    corpus = Corpus(rows, classes, contradicting, unlabelled, leaks, folds)
+    newest = store.query(_NEWEST_RUN, {"split": spec.split, "dataset": spec.dataset})
+    corpus = Corpus(
+        rows, classes, contradicting, unlabelled, leaks, folds, newest["run_id"][0].as_py()
+    )
     _check_parts(spec, corpus)
     return corpus
 

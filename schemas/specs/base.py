@@ -21,7 +21,8 @@ class Execution(Spec):
     """How fast and where a job runs; nothing here changes a result."""
 
     workers: int | None = Field(default=None, ge=1)
-    """Processes at work at once; all CPUs (or GPUs) of the cluster when not given."""
+    """Processes at work at once; when not given, all CPUs (or GPUs) of the cluster, but one CPU
+    process at most for every three shards."""
     shard_images: int = Field(default=256, ge=1)
     """Inputs of one shard at most."""
     shard_bytes: int = Field(default=256 * 2**20, ge=1)

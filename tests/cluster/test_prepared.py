@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from ray import cloudpickle
 
 from cluster.fetch import Fetcher
 from cluster.lake.store import LakeStore
@@ -84,7 +85,7 @@ def test_pixels_are_read_in_place_of_sources(store: LakeStore, tmp_path: Path) -
     numbers = [40, 3, 99, 55, 41]
     planned = where_prepared(_rows(numbers, tmp_path), RECIPE.hash, store)
     travelled = decode_rows(encode_rows(planned.slice(0, 5)))
-    blobs = Fetcher(store.storage).fetch(travelled, without=frozenset({4}))
+    blobs = Fetcher(store.root).fetch(travelled, without=frozenset({4}))
     assert blobs[2] == b"source"
     assert not isinstance(blobs[4], PreparedPixels)
     for row in (0, 1, 3):
@@ -101,7 +102,7 @@ def test_a_file_that_is_gone_sends_the_reader_to_the_source(
 ) -> None:
     planned = where_prepared(_rows([3], tmp_path), RECIPE.hash, store)
     store.storage.delete(planned["prepared"][0].as_py())
-    assert Fetcher(store.storage).fetch(planned) == [b"source"]
+    assert Fetcher(store.root).fetch(planned) == [b"source"]
 
 
 def test_a_slice_travels_without_the_names_of_other_files() -> None:
@@ -116,3 +117,9 @@ def test_a_slice_travels_without_the_names_of_other_files() -> None:
 def test_an_empty_lake_has_nothing_prepared(any_root: str, tmp_path: Path) -> None:
     lake = LakeStore.open(any_root, create=True)
     assert where_prepared(_rows([1], tmp_path), RECIPE.hash, lake)["prepared"].to_pylist() == [None]
+
+
+def test_a_fetcher_travels_to_the_workers_of_a_training(store: LakeStore, tmp_path: Path) -> None:
+    planned = where_prepared(_rows([3], tmp_path), RECIPE.hash, store)
+    fetch = cloudpickle.loads(cloudpickle.dumps(Fetcher(store.root).fetch))
+    assert isinstance(fetch(planned)[0], PreparedPixels)

@@ -144,9 +144,16 @@ def compute(
     return {row["image_id"]: row["reason"] for row in found}
 
 
-@pytest.mark.parametrize(("shards", "processes"), [(1, 1), (2, 1), (4, 2), (8, 2)])
+@pytest.mark.parametrize(
+    ("shards", "asked", "processes"),
+    [(1, None, 1), (2, None, 1), (4, None, 2), (8, None, 2), (2, 2, 2)],
+)
 def test_a_few_shards_go_to_few_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int, processes: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: int,
+    asked: int | None,
+    processes: int,
 ) -> None:
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
     plan = Plan(
@@ -163,7 +170,8 @@ def test_a_few_shards_go_to_few_processes(
         pretended = PretendedRay(run, lambda images: None)
         monkeypatch.setattr(shard_run, "ray", pretended)
         with (tmp_path / "log").open("w") as log:
-            work = ShardRun(store.root, run, Execution(), Progress(log, quiet=True))
+            execution = Execution(workers=asked)
+            work = ShardRun(store.root, run, execution, Progress(log, quiet=True))
             work.compute(run.pending())
     assert (len(pretended.finished), pretended.hired) == (shards, processes)
 

@@ -67,6 +67,7 @@ def place(number: int, part: str | None, **changes: Any) -> dict[str, Any]:
     """A row of `splits`; neighbours are one group."""
     row = {
         "split_name": SPLIT,
+        "dataset": DATASET,
         "image_id": image_id(number),
         "group_id": f"g{number // 2}",
         "part": part,

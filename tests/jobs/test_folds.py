@@ -183,9 +183,10 @@ def test_a_held_out_fold_is_reported_as_test(store: LakeStore) -> None:
 @pytest.mark.parametrize(
     ("trained", "asked", "message"),
     [
-        ({"fold": 2}, {"fold": 1}, r"got fold 1; .* all folds but 2\. Set `fold: 2`"),
-        ({"fold": 2}, {}, r"got val, test; its training took all folds but 2"),
-        ({}, {"fold": 1}, r"got fold 1; its training took all folds\. Leave `fold` out"),
+        ({"fold": 2, "inner_fold": 3}, {"fold": 1}, r"part test .* Evaluate with `fold: 2`"),
+        ({"fold": 2, "inner_fold": 3}, {"fold": 3}, r"got 8 of 8 images"),
+        ({"fold": 0, "inner_fold": 1}, {}, r"part val of "),
+        ({}, {"fold": 1}, r"got 8 of 8 images.* `parts: \[test\]` and the split"),
     ],
 )
 def test_what_a_model_learned_from_is_not_its_test(
@@ -194,6 +195,20 @@ def test_what_a_model_learned_from_is_not_its_test(
     _scored(store, {"dataset": DATASET, "split": SPLIT} | trained)
     with pytest.raises(LeakError, match=message):
         evaluate.plan(_evaluate(**asked), store)
+
+
+def test_images_count_and_not_the_names_of_splits(store: LakeStore) -> None:
+    """A model of this data set is asked about a split that was made anew, and about another one."""
+    before = store.query("SELECT max(run_id) AS run_id FROM splits")["run_id"][0].as_py()
+    _scored(store, {"dataset": DATASET, "split": SPLIT, "split_run": before})
+    assert evaluate.plan(_evaluate(parts=["test"]), store).inputs.num_rows == 8
+    turned = [place(n, "test" if n < 8 else "train") for n in range(40)]
+    other = [place(n, "test" if n < 3 else "train", split_name="other") for n in range(40)]
+    seed(store, {"splits": [*turned, *other]})
+    with pytest.raises(LeakError, match=r"part test of .*got 8 of 8 images"):
+        evaluate.plan(_evaluate(parts=["test"]), store)
+    with pytest.raises(LeakError, match=r"part test of other.*got 3 of 3 images"):
+        evaluate.plan(_evaluate(parts=["test"], split="other"), store)
 
 
 def test_a_model_of_another_data_set_is_evaluated_on_any_fold(store: LakeStore) -> None:

@@ -72,6 +72,47 @@ def test_kept_images_are_split_by_patient(store: LakeStore) -> None:
     assert {row["value"] for row in audit} == {0}
 
 
+@pytest.mark.parametrize("changes", [{"folds": 4}, {"max_group_share": 0.5}, {"split_distance": 3}])
+def test_rules_that_give_no_parts_move_nobody(store: LakeStore, changes: dict[str, Any]) -> None:
+    run(store, spec())
+    before = {name: row["part"] for name, row in places(store).items()}
+    catalogue(store, range(200, 240))
+    run(store, spec(**changes))
+    after = {name: row["part"] for name, row in places(store).items()}
+    assert len(after) == 216
+    assert {name: after[name] for name in before} == before
+
+
+def test_folds_stay_as_long_as_there_are_as_many(store: LakeStore) -> None:
+    run(store, spec(folds=4))
+    before = {name: row["fold"] for name, row in places(store).items()}
+    catalogue(store, range(200, 240))
+    run(store, spec(folds=4, max_group_share=0.5))
+    after = {name: row["fold"] for name, row in places(store).items()}
+    assert {name: after[name] for name in before} == before
+    run(store, spec(folds=3))
+    assert {row["fold"] for row in places(store).values()} == {0, 1, 2, None}
+
+
+def test_a_split_of_that_name_of_another_data_set_is_another_split(store: LakeStore) -> None:
+    run(store, spec())
+    mine = places(store)
+    catalogue(store, range(100), dataset="other")
+    quality = {"dataset": "other", "recipe": "r", "kept": True}
+    hashes = [f"{(n * 0x9E3779B97F4A7C15) % 2**64:016x}" for n in range(100)]
+    found = [quality | {"image_id": image_id(n), "phash": hashes[n]} for n in range(100)]
+    seed(store, {"quality": found})
+    other = SplitSpec.model_validate({"dataset": "other", "split_name": "s", "seed": 9})
+    run(store, other)
+    rows = store.query(
+        "SELECT image_id, part FROM splits WHERE dataset = 'chests' AND part IS NOT NULL"
+    )
+    assert {row["image_id"]: row["part"] for row in rows.to_pylist()} == {
+        name: row["part"] for name, row in mine.items()
+    }
+    assert split.plan(spec(), store).inputs.num_rows == 0
+
+
 def test_a_split_that_stands_is_up_to_date(store: LakeStore) -> None:
     run(store, spec())
     again = split.plan(spec(), store)

@@ -29,7 +29,8 @@ PARAMS: dict[str, Any] = {
     "distance": 2,
     "max_group_share": 0.01,
     "seed": 0,
-    "keep_places": True,
+    "keep_parts": True,
+    "keep_folds": True,
 }
 
 

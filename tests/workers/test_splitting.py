@@ -143,6 +143,7 @@ def test_images_no_longer_kept_leave_the_split() -> None:
     assert changed == {
         "000007": {
             "split_name": "s",
+            "dataset": "d",
             "image_id": "000007",
             "group_id": None,
             "fold": None,
@@ -155,7 +156,7 @@ def test_other_rules_ignore_earlier_places() -> None:
     first, _ = split(corpus(300))
     rows = with_places(corpus(300), first)
     fresh, _ = split(corpus(300), seed=5)
-    redone, _ = split(rows, seed=5, keep_places=False)
+    redone, _ = split(rows, seed=5, keep_parts=False, keep_folds=False)
     result = {**first, **redone}
     assert {key: one["part"] for key, one in result.items()} == {
         key: one["part"] for key, one in fresh.items()

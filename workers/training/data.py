@@ -51,8 +51,13 @@ class ImageCache:
             self._count_levels(image)
             if position < len(self._held):
                 self._held[position] = image
-        if not usable.all():
-            self._held = self._held[usable[: len(self._held)]]
+        good = np.flatnonzero(usable[: len(self._held)])
+        if len(good) < len(self._held):
+            for place, position in enumerate(
+                good.tolist()
+            ):  # moved one by one: a copy would take twice
+                self._held[place] = self._held[position]
+            self._held = self._held[: len(good)]
         self.rows: Indices = rows[usable]
         """The rows that can be used, in the order they were given."""
 

@@ -36,12 +36,17 @@ class Examples:
         return np.asarray([index[name] for name in self.rows.column("label").to_pylist()], np.int64)
 
     def cheapest_order(self, rows: Indices) -> Indices | None:
-        """Positions within ``rows``, those of one prepared file after each other."""
+        """Positions within ``rows`` as prepared files hold them, one file after the other."""
         if "prepared" not in self.rows.column_names:
             return None
-        files = self.rows.column("prepared").take(pa.array(rows)).cast(pa.string())
-        ranks = pc.rank(files, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
-        return np.argsort(ranks.to_numpy(), kind="stable").astype(np.int64)
+        taken = self.rows.select(["prepared", "image_id"]).take(pa.array(rows))
+        files = taken["prepared"].cast(pa.string())
+        order = pc.sort_indices(
+            pa.table({"file": files, "image_id": taken["image_id"]}),
+            sort_keys=[("file", "ascending"), ("image_id", "ascending")],
+        )
+        places: Indices = order.to_numpy().astype(np.int64)
+        return places
 
     def reader(self, recipe: Mapping[str, Any]) -> ReadImages:
         """Fetch, decode and prepare rows by index."""

@@ -25,7 +25,7 @@ from cluster.lake.reader import LakeReader
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.lake.views import VIEWS
-from cluster.prepared import read_prepared
+from cluster.prepared import PreparedReader
 from cluster.storage import Storage, open_storage
 from schemas.errors import CommitConflict, LeaseHeld
 from schemas.plan import Counts, Plan
@@ -188,7 +188,7 @@ def test_compacted_files_are_laid_out_as_their_table_says(root: str) -> None:
         False,
         False,
     )
-    found = read_prepared(storage, f"tables/prepared/{file.path}", ["3-49"])
+    found = PreparedReader(storage.root).read(f"tables/prepared/{file.path}", ["3-49"])
     assert {name: (one.height, one.width) for name, one in found.items()} == {"3-49": (8, 8)}
 
 
@@ -343,7 +343,7 @@ def test_a_file_that_a_plan_names_stays_until_its_run_ends(root: str) -> None:
         (done,) = maintain(store.storage)
         assert (done.files_before, done.files_after, done.removed_files) == (3, 1, 2)
         assert [Path(root, one).exists() for one in listed] == [one == named for one in listed]
-        assert list(read_prepared(store.storage, named, ["i1"])) == ["i1"]
+        assert list(PreparedReader(store.storage.root).read(named, ["i1"])) == ["i1"]
         assert maintain(store.storage) == []
         close(LakeRun(store.storage, run.id, resumed=True))
     (done,) = maintain(store.storage)

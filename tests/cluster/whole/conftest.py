@@ -38,6 +38,10 @@ jobs:
     name: safe
     dataset: chest
     max_group_share: 0.2
+  - kind: prepare
+    dataset: chest
+    preprocess: {size: 32}
+    execution: {shard_images: 16}
   - kind: train
     dataset: chest
     split: chest-safe
@@ -49,6 +53,7 @@ jobs:
   - kind: score
     dataset: chest
     model: tiny
+    backend: torch-fp32
     execution: {shard_images: 16}
   - kind: evaluate
     dataset: chest

@@ -28,7 +28,7 @@ def test_every_job_accounts_for_every_input(
 ) -> None:
     place, reports = finished
     assert [one["kind"] for one in reports] == [
-        "phantoms", "ingest", "clean", "split", "train", "score", "evaluate",
+        "phantoms", "ingest", "clean", "split", "prepare", "train", "score", "evaluate",
     ]  # fmt: skip
     for report in reports:
         counts = dict(report["counts"])
@@ -87,7 +87,7 @@ def test_sql_alone_gives_the_figures_that_evaluate_wrote(done: Place) -> None:
 def test_a_second_run_does_nothing_and_says_so(done: Place) -> None:
     before = done.query("SELECT count(*) AS n FROM runs")
     ended = done.call("run", "job.yaml")
-    assert ended.stdout.count("nothing to do") == 7
+    assert ended.stdout.count("nothing to do") == 8
     assert done.query("SELECT count(*) AS n FROM runs") == before
 
 

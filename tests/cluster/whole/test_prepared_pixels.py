@@ -1,56 +1,41 @@
 """Training and scoring from prepared pixels come out as from sources, and need no sources."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.whole.conftest import Place
 
-PREPARE = """
-  - kind: prepare
-    dataset: other
-    preprocess: {size: 32}
-    execution: {shard_images: 16}
-  - kind: split
-"""
+TRAIN_AND_SCORE = ("--only", "train", "--only", "score")
+FROM_SOURCES = ("--set", "train.use_prepared=false", "--set", "score.use_prepared=false")
+
+
+def scores_of(place: Place) -> dict[tuple[str, str], list[float]]:
+    rows = place.query("SELECT model_id, image_id, scores FROM predictions")
+    return {(row["model_id"], row["image_id"]): row["scores"] for row in rows}
 
 
 @pytest.mark.cluster
 def test_models_and_scores_do_not_depend_on_where_pixels_come_from(
     done: Place, tmp_path: Path
 ) -> None:
-    place = done.with_archive(tmp_path / "archive")
-    job = place.folder / "job.yaml"
-    job.write_text(job.read_text().replace("\n  - kind: split\n", PREPARE))
-    _, prepared, _ = place.run("job.yaml", *only("clean", "prepare", "safe"))
-    kept = place.query("SELECT count(*) AS n FROM kept_images WHERE dataset = 'other'")[0]["n"]
-    assert prepared["counts"]["done"] == kept
-    assert place.run("job.yaml", "--only", "prepare")[0]["status"] == "up_to_date"
+    place = done.with_lake(tmp_path / "sources", without=("predictions", "models", "_runs"))
+    place.run("job.yaml", *TRAIN_AND_SCORE, *FROM_SOURCES)
+    ours, theirs = scores_of(done), scores_of(place)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 100
+    for key, scores in ours.items():
+        assert scores == pytest.approx(theirs[key], abs=1e-6)
 
-    # The backend is chosen by measured speed; here it must be the same twice.
-    steps = ["job.yaml", *only("train", "score"), *changed(train="model=anew", score="model=anew")]
-    steps += changed(score="backend=torch-fp32")
-    from_sources = place.with_lake(tmp_path / "from-sources")
-    from_sources.run(*steps, *changed(train="use_prepared=false", score="use_prepared=false"))
-    shutil.rmtree(place.folder / "phantoms")
-    _, scored = place.run(*steps)
-    assert scored["counts"]["done"] == kept
+
+@pytest.mark.cluster
+def test_prepared_pixels_need_no_sources(done: Place, tmp_path: Path) -> None:
+    place = done.with_lake(tmp_path / "prepared", without=("predictions",))
+    archive = done.folder / "phantoms"
+    away = archive.rename(tmp_path / "away")
+    try:
+        (scored,) = place.run("job.yaml", "--only", "score")
+    finally:
+        away.rename(archive)
     assert scored["counts"]["rejected"] == 0
-
-    newest = "SELECT model_id, image_id, scores FROM latest_predictions WHERE name = 'anew'"
-    ours, theirs = (
-        sorted(one.query(newest), key=lambda row: row["image_id"]) for one in (place, from_sources)
-    )
-    assert {row["model_id"] for row in ours} == {row["model_id"] for row in theirs}
-    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["scores"] == pytest.approx(other["scores"], abs=1e-6)
-
-
-def only(*names: str) -> list[str]:
-    return [one for name in names for one in ("--only", name)]
-
-
-def changed(**settings: str) -> list[str]:
-    return [one for job, text in settings.items() for one in ("--set", f"{job}.{text}")]
+    assert scores_of(place).keys() == scores_of(done).keys()

@@ -16,7 +16,7 @@ demo: setup ## the main job end to end on generated phantoms, or on the images o
 	@sh tools/demo.sh $(if $(DATA),"$(DATA)")
 
 test: setup ## the tests, but for the slow ones (PYTEST_ARGS="-k decode")
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 test-all: setup ## all tests
 	@$(PYTHON) -m pytest -m "" $(PYTEST_ARGS)

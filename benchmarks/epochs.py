@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.sources import local_etag
-from workers.training.config import TrainConfig
+from workers.training.config import Stage, TrainConfig
 
 SIDE_PX = 64
 VALIDATION_EVERY = 8
@@ -18,7 +18,7 @@ def config(epochs: int) -> TrainConfig:
         architecture="resnet18",
         classes=("normal", "pneumonia"),
         recipe={"size": SIDE_PX, "channels": 1},
-        epochs=epochs,
+        stages=(Stage(epochs),),
         batch=32,
     )
 

@@ -79,7 +79,7 @@ def plan_night(lake: str, images: int, kinds: list[str]) -> dict[str, Any]:
 
     ``listing_s`` is what making the names of the archive's files takes, which is no part of it.
     """
-    from cluster.runner import KINDS
+    from cluster.kinds import KINDS
     from cluster.storage import peek_storage
 
     store = lakes.ListedStore(peek_storage(lake))

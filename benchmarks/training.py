@@ -15,7 +15,8 @@ from benchmarks.epochs import VALIDATION_EVERY, config, rows
 from benchmarks.harness import Bar, Context, Figure, figure
 from benchmarks.processes import run
 from cluster.fetch import Fetcher
-from cluster.torch_trainer import TrainPlace, TrainTask, train
+from cluster.torch_trainer import TrainPlace, train
+from cluster.train_task import TrainTask
 from workers.models.classifier.bundling import BundleFacts
 
 IMAGES = 768

@@ -28,7 +28,7 @@ def failed_to_start(error: RayActorError) -> bool:
     return bool(getattr(error, "actor_init_failed", False))
 
 
-def as_ours(error: Exception, where: str) -> RaywardError:
+def as_ours(error: Exception, where: str, what: str = "A shard failed") -> RaywardError:
     """The error to show for one that came out of a Ray process.
 
     Errors of ours come through as they are. Of others only the class and the place are told:
@@ -38,7 +38,7 @@ def as_ours(error: Exception, where: str) -> RaywardError:
     if isinstance(error, RayTaskError) and isinstance(cause, RaywardError):
         return cause
     return ShardFailed(
-        "A shard failed",
+        what,
         where=where,
         got=_told(error, cause),
         remedy="run the job again once the cause is removed; finished shards stay done",

@@ -32,8 +32,8 @@ class RaySession:
         self._started = False
 
     def start(self) -> None:
-        """Start or join Ray, once."""
-        if self._started:
+        """Start or join Ray, once; a process that Ray started is there already."""
+        if self._started or ray.is_initialized():
             return
         # What runs on a hospital's images reports to nobody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

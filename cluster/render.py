@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.progress import duration
-from schemas.plan import Counts
 from schemas.protocols import Report
 
 _PIPE_WIDTH = 10_000
@@ -75,15 +74,16 @@ def report_text(report: Report, max_reject_share: float) -> str:
     title = report.kind if report.name == report.kind else f"{report.name} ({report.kind})"
     lines = [f"{title}: {_verdict(report)}"]
     if report.counts.input:
-        outcomes = _outcomes(report.counts, planned=report.status == "planned")
+        outcomes = _outcomes(report)
         lines.append(f"{report.counts.input:,} {report.unit}: {outcomes}")
     # A label that begins with an underscore is a note from one run to the next.
     facts = {name: value for name, value in report.facts.items() if not name.startswith("_")}
     if facts:
         lines.append("; ".join(f"{_words(name)} {_fact(value)}" for name, value in facts.items()))
+    lines += [f"failed: {name}: {why}" for name, why in report.failures.items()]
     if _stages(report.seconds):
         lines.append(_stages(report.seconds))
-    if report.reject_share > max_reject_share:
+    if report.reject_share > max_reject_share and not report.failures:
         lines.append(
             f"rejects are {report.reject_share:.1%}, above max_reject_share {max_reject_share:.1%}:"
             f' rayward query "SELECT reason, count(*) FROM rejects'
@@ -111,7 +111,8 @@ def _verdict(report: Report) -> str:
         return f"would work on {counts.done:,} {report.unit}"
     if report.status == "waiting":
         return "waits for an earlier job"
-    return f"{report.status} in {total}{_rate(report)}, run {report.run_id}"
+    run = f", run {report.run_id}" if report.run_id else ""
+    return f"{report.status} in {total}{_rate(report)}{run}"
 
 
 def _rate(report: Report) -> str:
@@ -120,9 +121,11 @@ def _rate(report: Report) -> str:
     return f", {worked / seconds:,.0f} {report.unit}/s" if seconds > 0 and worked else ""
 
 
-def _outcomes(counts: Counts, *, planned: bool) -> str:
-    named = [(name, n) for name, n in counts.to_dict().items() if name != "input" and n]
-    words = {"done": "to do"} if planned else {}
+def _outcomes(report: Report) -> str:
+    named = [(name, n) for name, n in report.counts.to_dict().items() if name != "input" and n]
+    words = {"done": "to do"} if report.status == "planned" else {}
+    if report.failures:
+        words["rejected"] = "failed"
     return ", ".join(f"{n:,} {words.get(name, _words(name))}" for name, n in named)
 
 

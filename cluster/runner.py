@@ -1,52 +1,23 @@
 """Runs the jobs of a file in order, and says what each would do."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import jobs.clean
-import jobs.evaluate
-import jobs.ingest
-import jobs.phantoms
-import jobs.prepare
-import jobs.score
-import jobs.split
-import jobs.train
+from cluster.kinds import KINDS
 from cluster.lake.store import LakeStore
 from cluster.pool import RayPool
 from cluster.progress import Progress
 from cluster.ray_session import RaySession
+from cluster.studies.planning import plan_study
+from cluster.studies.running import run_study
 from schemas.errors import BundleError, SourceError, SplitError, UsageError
 from schemas.jobfile import JobFile
 from schemas.plan import Plan
-from schemas.protocols import Pool, Report, Store
+from schemas.protocols import Report
 from schemas.specs import JobSpec
+from schemas.specs.study import StudySpec
 
-
-@dataclass(frozen=True)
-class Kind:
-    """How a kind is planned and run; each takes the spec of its own kind."""
-
-    plan: Callable[[Any, Store], Plan]
-    run: Callable[[Any, Pool, Store], Report]
-
-
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {
-        "phantoms": Kind(jobs.phantoms.plan, jobs.phantoms.run),
-        "ingest": Kind(jobs.ingest.plan, jobs.ingest.run),
-        "clean": Kind(jobs.clean.plan, jobs.clean.run),
-        "prepare": Kind(jobs.prepare.plan, jobs.prepare.run),
-        "split": Kind(jobs.split.plan, jobs.split.run),
-        "train": Kind(jobs.train.plan, jobs.train.run),
-        "score": Kind(jobs.score.plan, jobs.score.run),
-        "evaluate": Kind(jobs.evaluate.plan, jobs.evaluate.run),
-    }
-)
-"""The table of kinds: add a module here and its spec to `schemas.specs.SPECS`."""
-
-EXIT_REJECTS, EXIT_HELD = 3, 4
+EXIT_FAILED, EXIT_REJECTS, EXIT_HELD = 1, 3, 4
 
 
 def run_jobs(
@@ -54,14 +25,23 @@ def run_jobs(
 ) -> Iterator[Report]:
     """Run the jobs of a file in order; yields each report as its job ends.
 
+    After a job that ends as failed, as a study of which a trial did, later jobs do not run.
+
     Raises:
-        RaywardError: of the first job that fails; later jobs do not run.
+        RaywardError: of the first job that fails as a whole; later jobs do not run.
     """
     selected = select(job_file, only)
     store = LakeStore.open(job_file.lake, create=True)
-    with RayPool(store.root, RaySession(address), progress) as pool:
+    session = RaySession(address)
+    with RayPool(store.root, session, progress) as pool:
         for spec in selected:
-            yield KINDS[spec.kind].run(spec, pool, store)
+            if isinstance(spec, StudySpec):
+                report = run_study(spec, store, session, progress)
+            else:
+                report = KINDS[spec.kind].run(spec, pool, store)
+            yield report
+            if report.status == "failed":
+                return
 
 
 def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
@@ -74,7 +54,7 @@ def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
     for spec in select(job_file, only):
         try:
             with store.snapshot():
-                plan = KINDS[spec.kind].plan(spec, store)
+                plan = _plan(spec, store)
         except (BundleError, SourceError, SplitError):
             if not unmade:
                 raise
@@ -91,8 +71,14 @@ def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
             status="planned" if plan.inputs.num_rows else "up_to_date",
             counts=replace(plan.counts, done=plan.counts.done + plan.inputs.num_rows),
             unit=plan.unit,
-            facts={**plan.facts, "shards": plan.shards},
+            facts=dict(plan.facts) | ({} if spec.kind == "study" else {"shards": plan.shards}),
         )
+
+
+def _plan(spec: JobSpec, store: LakeStore) -> Plan:
+    if isinstance(spec, StudySpec):
+        return plan_study(spec, store)
+    return KINDS[spec.kind].plan(spec, store)
 
 
 def _waiting(spec: JobSpec, unmade: list[str]) -> Report:
@@ -119,6 +105,8 @@ def select(job_file: JobFile, only: Sequence[str]) -> list[JobSpec]:
 
 def exit_code(reports: Sequence[Report], job_file: JobFile) -> int:
     """The exit code of a file whose jobs all ended."""
+    if any(report.status == "failed" for report in reports):
+        return EXIT_FAILED
     limits = {spec.name: spec.max_reject_share for spec in job_file.jobs}
     if any(report.status == "held" for report in reports):
         return EXIT_HELD

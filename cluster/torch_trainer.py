@@ -2,21 +2,19 @@
 
 Ray starts one process per worker, joins them in a process group and keeps the checkpoints that
 the first reports. When a worker dies, all are started again and go on from the last checkpoint;
-when the driver dies, a run of the same name does so too.
+when the driver dies, a run of the same name does so too. A training with one worker needs none of
+this: see `cluster.train_here`.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
 import pyarrow.fs
 import ray
 import ray.train
-import torch
 from ray.train.torch import TorchConfig, get_device
 from ray.train.v2.api.config import (
     CheckpointConfig,
@@ -29,44 +27,21 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from cluster.fetch import Fetcher
 from cluster.lake.layout import train_prefix
-from cluster.sources import read_source
 from cluster.storage import open_storage
+from cluster.tracking import Tracker, open_tracker
 from cluster.train_order import TrainOrder
-from schemas.bundle import OUTCOME_FILE, Preprocessing
+from cluster.train_task import (
+    Fitted,
+    Note,
+    TrainTask,
+    failure,
+    finish_task,
+    fit_task,
+    task_of,
+)
 from schemas.errors import RunError
-from schemas.rejects import reject_row
-from workers.models.classifier.bundling import BundleFacts
-from workers.models.classifier.finishing import finish_bundle
-from workers.models.classifier.fitting import fit_classifier
-from workers.training import ranks
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE
-from workers.training.config import TrainConfig
-from workers.training.examples import Examples, Fetch
-
-CACHE_BYTES = 4 * 2**30
-"""Decoded images a worker keeps in memory at most; the rest is decoded again every epoch."""
-
-
-Note = Callable[[Mapping[str, float]], object]
-
-
-@dataclass(frozen=True)
-class TrainTask:
-    """What is trained, on which rows; travels to every worker."""
-
-    config: TrainConfig
-    rows: pa.Table
-    """Columns ``image_id``, ``uri``, ``frame``, ``part``, ``label``, ``group`` and what ``fetch``
-    needs."""
-    fetch: Fetch
-    facts: BundleFacts
-    start: bytes | None = None
-    """A safetensors checkpoint to start from."""
-    note: Note | None = None
-    """Told the figures of every finished epoch by the first worker."""
-    cache_bytes: int = CACHE_BYTES
 
 
 @dataclass(frozen=True)
@@ -86,9 +61,9 @@ class TrainPlace:
 class RayContext:
     """The epoch loop's view of a Ray Train worker."""
 
-    def __init__(self, note: Note | None) -> None:
+    def __init__(self, tracker: Tracker, note: Note | None) -> None:
         context = ray.train.get_context()
-        self._note = note
+        self._tracker, self._note = tracker, note
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device = str(get_device())
@@ -98,6 +73,7 @@ class RayContext:
         checkpoint = None
         if checkpoint_dir is not None:
             checkpoint = ray.train.Checkpoint.from_directory(checkpoint_dir)
+            self._tracker.epoch(metrics)
             if self._note is not None:
                 self._note(metrics)
         ray.train.report(dict(metrics), checkpoint=checkpoint)
@@ -115,21 +91,10 @@ class RayContext:
 
 def train_bundle(order: TrainOrder) -> dict[str, bytes]:
     """Train as ordered, keeping checkpoints with the run; see `train`."""
-    config = TrainConfig.from_dict(order.config["training"])
-    start = order.config.get("start_uri")
-    board = order.board
-    task = TrainTask(
-        config,
-        order.rows,
-        Fetcher(order.lake).fetch,
-        BundleFacts(
-            **order.config["bundle"], architecture=config.architecture, classes=config.classes
-        ),
-        start=read_source(start) if start else None,
-        note=lambda figures: ray.get(board.note.remote(figures)),
-    )
+    task = task_of(order.lake, order.run_id, order.rows, order.config)
     filesystem, storage = checkpoint_place(order.lake, order.run_id)
-    return train(task, TrainPlace(order.workers, storage, order.run_id, filesystem))
+    place = TrainPlace(order.workers, storage, order.run_id, filesystem)
+    return train(replace(task, note=order.note, warn=order.note), place)
 
 
 def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
@@ -158,59 +123,22 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise RunError(
-            "Training failed",
-            where=place.run_name,
-            got=_cause(error),
-            remedy="the log of the workers says more; run again to go on from the last checkpoint",
-        ) from error
-    told: Mapping[str, Any] = cast("Result", result).return_value or {}
-    if result.checkpoint is None:
+        raise failure(place.run_name, _cause(error)) from error
+    found = cast("Result", result)
+    if found.checkpoint is None or found.return_value is None:
         raise RunError("Training ended without a checkpoint", where=place.run_name)
-    files = _finish(task, result.checkpoint, told["preprocessing"])
-    outcome = {"rejects": told["rejects"], "history": told["history"]}
-    return {**files, OUTCOME_FILE: json.dumps(outcome).encode()}
+    with found.checkpoint.as_directory() as folder:
+        last = (Path(folder) / BEST_FILE).read_bytes(), (Path(folder) / PROGRESS_FILE).read_bytes()
+    # Made in this process: it has loaded torch already, and the workers are gone.
+    return finish_task(task, last, found.return_value)
 
 
-def _train_worker(loop: Mapping[str, Any]) -> dict[str, Any]:
+def _train_worker(loop: Mapping[str, Any]) -> Fitted:
     """One worker's whole training; the first rank's answer is the run's."""
     task: TrainTask = ray.get(loop["task"])
-    context = RayContext(task.note)
-    if context.device == "cpu":
-        torch.set_num_threads(1)
-    examples = Examples(task.rows, task.fetch)
-    fitted = fit_classifier(
-        task.config, examples, context, cache_bytes=task.cache_bytes, start=task.start
-    )
-    places = pa.array([one.row for one in fitted.rejects], pa.int64())
-    rejected = examples.rows.take(places).to_pylist()
-    rejects = [
-        reject_row(row, reject.reason, stage="train", subject=task.facts.fingerprint)
-        for row, reject in zip(rejected, fitted.rejects, strict=True)
-    ]
-    every = [one for part in ranks.gather_objects(rejects) for one in part]
-    return {
-        "rejects": sorted(every, key=lambda one: (one["uri"], one["image_id"])),
-        "preprocessing": fitted.preprocessing.model_dump(mode="json"),
-        "history": fitted.progress.history,
-    }
-
-
-def _finish(
-    task: TrainTask, checkpoint: ray.train.Checkpoint, preprocessing: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """Make the bundle in this process: it has loaded torch already, and the workers are gone."""
-    torch.set_num_threads(1)
-    with checkpoint.as_directory() as folder:
-        best = (Path(folder) / BEST_FILE).read_bytes()
-        progress = (Path(folder) / PROGRESS_FILE).read_bytes()
-    return finish_bundle(
-        (best, progress),
-        Preprocessing.model_validate(preprocessing),
-        task.facts,
-        task.config,
-        Examples(task.rows, task.fetch),
-    )
+    first = ray.train.get_context().get_world_rank() == 0
+    with open_tracker(task.tracking if first else None, task.warn) as tracker:
+        return fit_task(task, RayContext(tracker, task.note))
 
 
 def _scaling(workers: int) -> ScalingConfig:
@@ -255,7 +183,7 @@ def checkpoint_place(lake: str, run_id: str) -> tuple[pyarrow.fs.FileSystem | No
     return filesystem, f"{storage.root.removeprefix('s3://')}/{path}"
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: TrainingFailedError) -> str:
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
     causes = sorted({f"{type(one).__name__}: {one}" for one in failures.values()})
-    return "; ".join(cause[:300] for cause in causes) or str(error)[:300]
+    return "; ".join(cause[:300] for cause in causes) or str(error)

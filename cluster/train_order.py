@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import ray
 from ray.actor import ActorHandle
+
+Noted = Mapping[str, float] | str
+"""The figures of a finished epoch, or a warning."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,26 @@ class TrainOrder:
     workers: int
     board: "ActorHandle[Board]"
 
+    @property
+    def alone(self) -> bool:
+        """Whether the process that leads does the work itself."""
+        return self.workers == 1 or "svm" in self.config
+
+    def note(self, noted: Noted) -> None:
+        """Tell the driver of a finished epoch, or of something that went wrong."""
+        ray.get(self.board.note.remote(noted))
+
 
 class Board:
     """Where the first worker notes each finished epoch, for the driver to show."""
 
     def __init__(self) -> None:
-        self._figures: list[Mapping[str, float]] = []
+        self._noted: list[Noted] = []
 
-    def note(self, figures: Mapping[str, float]) -> None:
-        """Add an epoch's figures."""
-        self._figures.append(figures)
+    def note(self, noted: Noted) -> None:
+        """Add an epoch's figures, or a warning."""
+        self._noted.append(noted)
 
-    def since(self, seen: int) -> list[Mapping[str, float]]:
-        """The epochs after the first ``seen``."""
-        return self._figures[seen:]
+    def since(self, seen: int) -> list[Noted]:
+        """What was noted after the first ``seen``."""
+        return self._noted[seen:]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import pyarrow as pa
+
 from cluster.train_order import TrainOrder
 from schemas.plan import FinishFunction, ShardFunction
 
@@ -97,7 +99,34 @@ def _score(params: Params) -> ShardFunction:
     return torch_scorer.load(params, files)
 
 
-def _score_probe(params: Params) -> ShardFunction:
+def _embed(params: Params) -> ShardFunction:
+    from cluster.storage import open_storage
+    from schemas.bundle import CONFIG_FILE, WEIGHTS_FILE
+    from workers.scoring import embedder
+
+    bundle = open_storage(params["bundle"])
+    files = {name: bundle.get(name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    return embedder.load(params, files)
+
+
+def _explain(params: Params) -> ShardFunction:
+    from cluster.fetch import Fetcher
+    from cluster.storage import open_storage
+    from schemas.bundle import CONFIG_FILE, WEIGHTS_FILE
+    from workers.explain import explaining
+
+    bundle = open_storage(params["bundle"])
+    files = {name: bundle.get(name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    return explaining.load(params, files, Fetcher().fetch_files)
+
+
+def _explain_finish(params: Params) -> FinishFunction:
+    from workers.explain.summary import load_finish
+
+    return load_finish(params)
+
+
+def _decode_probe(params: Params) -> ShardFunction:
     from workers.scoring.probe import load
 
     return load(params)
@@ -105,15 +134,41 @@ def _score_probe(params: Params) -> ShardFunction:
 
 def train_bundle(order: TrainOrder) -> dict[str, bytes]:
     """Lead a training; called in a process of its own, so that the driver loads no torch."""
+    if order.alone:
+        return train_here(
+            order.lake, order.run_id, order.rows, order.config, order.note, order.note
+        )
     from cluster.torch_trainer import train_bundle as lead
 
     return lead(order)
 
 
+def train_here(
+    lake: str,
+    run_id: str,
+    rows: pa.Table,
+    config: Params,
+    note: Callable[[Mapping[str, float]], object] | None = None,
+    warn: Callable[[str], object] | None = None,
+) -> dict[str, bytes]:
+    """Train with one worker in this process; see `cluster.train_here.train_here`."""
+    if "svm" in config:
+        from cluster.svm_trainer import train_svm
+
+        return train_svm(lake, rows, config)
+    from cluster.train_here import train_here as train
+
+    return train(lake, run_id, rows, config, note, warn)
+
+
 def _evaluate(params: Params) -> ShardFunction:
     from workers.metrics.evaluating import load
 
-    return load(params)
+    if not params["pictures"]:
+        return load(params)
+    from workers.figures.evaluation import draw_evaluation
+
+    return load(params, draw_evaluation)
 
 
 WORKS: Mapping[str, Work] = MappingProxyType(
@@ -123,7 +178,9 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "clean": Work(_clean, finish=_clean_finish),
         "prepare": Work(_prepare),
         "split": Work(_split, whole=True),
-        "score": Work(_score, probe=_score_probe),
+        "score": Work(_score, probe=_decode_probe),
+        "embed": Work(_embed, probe=_decode_probe),
+        "explain": Work(_explain, finish=_explain_finish, probe=_decode_probe),
         "evaluate": Work(_evaluate, whole=True),
     }
 )

@@ -23,12 +23,12 @@ _OPEN = """NOT ({has_result})
 
 _COUNT = """
 SELECT count(*) AS total, count(*) FILTER (WHERE open) AS open
-FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset)
+FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset AND {among})
 """
 
 _ROWS = """
 SELECT image_id, uri, frame, etag, bytes FROM {view} AS images
-WHERE dataset = $dataset AND {open}
+WHERE dataset = $dataset AND {among} AND {open}
 ORDER BY uri, frame, image_id
 """
 
@@ -49,7 +49,9 @@ class Wanted:
     retry: bool
     """Whether rejects are tried again."""
     parameters: Mapping[str, Any]
-    """Parameters of ``has_result``."""
+    """Parameters of ``has_result`` and ``among``."""
+    among: str = "true"
+    """SQL over ``images`` that is true where an image is wanted at all."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
         "transient": sorted(TRANSIENT),
         **wanted.parameters,
     }
-    (counted,) = store.query(_COUNT.format(view=view, open=is_open), parameters).to_pylist()
+    asked = {"view": view, "open": is_open, "among": f"({wanted.among})"}
+    (counted,) = store.query(_COUNT.format(**asked), parameters).to_pylist()
     if not counted["open"]:
         return Pending(_NOTHING, Counts(up_to_date=counted["total"]))
-    rows = store.query(_ROWS.format(view=view, open=is_open), parameters)
+    rows = store.query(_ROWS.format(**asked), parameters)
     waiting = pc.is_in(rows["image_id"], value_set=store.held_images(key))
     inputs = rows.filter(pc.invert(waiting))
     return Pending(

@@ -54,8 +54,8 @@ def plan(spec: SplitSpec, store: Store) -> Plan:
     The audit of a split, in `metrics` and `leaks`, is of the run that computed it last.
 
     Raises:
-        SplitError: if no image is kept, a group is too large for a split, or there is no given
-            split to take over.
+        SplitError: if no image is kept, a group is too large for a split, a part has too few
+            images of a class, or there is no given split to take over.
     """
     last = store.last_run(key(spec))
     made_by = run_fingerprint(spec.kind, identity(spec))
@@ -112,8 +112,9 @@ def _rules(spec: SplitSpec) -> dict[str, str]:
     however many folds are asked for and however near a look-alike has to be.
     """
     stated = _params(spec)
+    of_parts = ("mode", "shares", "seed", "val_share")
     return {
-        _PART_RULES: fingerprint([stated[name] for name in ("mode", "shares", "seed")]),
+        _PART_RULES: fingerprint([stated[name] for name in of_parts if name in stated]),
         _FOLD_RULES: fingerprint(stated["folds"]),
     }
 
@@ -134,7 +135,7 @@ def _stands(spec: SplitSpec, images: int, digest: str) -> Plan:
 
 
 def _params(spec: SplitSpec) -> dict[str, Any]:
-    return {
+    params = {
         "dataset": spec.dataset,
         "split_name": spec.split_name,
         "mode": spec.mode,
@@ -144,3 +145,9 @@ def _params(spec: SplitSpec) -> dict[str, Any]:
         "max_group_share": spec.max_group_share,
         "seed": spec.seed,
     }
+    # Only where they are asked for: a split without them is the split it was.
+    if spec.val_share:
+        params["val_share"] = spec.val_share
+    if spec.per_class:
+        params["per_class"] = spec.per_class.model_dump(mode="json", exclude_none=True)
+    return params

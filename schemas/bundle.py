@@ -40,6 +40,9 @@ TORCH_CUDA_FP16 = "torch-cuda-fp16"
 TORCH_CUDA_COMPILED = "torch-cuda-compiled"
 
 Device = Literal["cpu", "cuda"]
+Head = Literal["softmax", "corn", "svm"]
+"""What makes probabilities: softmax of the network's outputs; CORN's conditional tasks, for classes
+in an order; or a support vector machine on the network's features."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Preprocessing(_Part):
 
 
 class Calibration(_Part):
-    """How raw outputs become probabilities: softmax(outputs / temperature)."""
+    """How the head's outputs become probabilities: softmax(outputs / temperature)."""
 
     temperature: float = Field(default=1.0, gt=0)
 
@@ -131,6 +134,7 @@ class BundleConfig(_Part):
     architecture: str
     """timm's name of the architecture, or the family's own."""
     num_classes: int
+    """Outputs of timm's network; with head softmax as many as classes."""
     label_names: tuple[str, ...] = ()
     """The classes again, under the name timm reads."""
     model_args: dict[str, Any] = Field(default_factory=dict)
@@ -143,6 +147,7 @@ class BundleConfig(_Part):
     name: str
     family: str
     classes: tuple[str, ...]
+    head: Head = "softmax"
     preprocessing: Preprocessing
     calibration: Calibration = Calibration()
     operating_point: OperatingPoint | None = None
@@ -245,17 +250,18 @@ def make_model_id(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     calibration: Calibration,
+    head: Head = "softmax",
 ) -> str:
     """The identity of a model's scores: sixteen hex digits.
 
     The operating point is no part of it, so moving a threshold re-scores nothing.
     """
-    return fingerprint(
-        {
-            "weights": weights_digest(weights),
-            "architecture": architecture,
-            "classes": list(classes),
-            "preprocessing": preprocessing.model_dump(mode="json"),
-            "calibration": calibration.model_dump(mode="json"),
-        }
-    )
+    stated = {
+        "weights": weights_digest(weights),
+        "architecture": architecture,
+        "classes": list(classes),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "calibration": calibration.model_dump(mode="json"),
+    }
+    # Named only where it differs: bundles made before there were other heads keep their ids.
+    return fingerprint(stated if head == "softmax" else stated | {"head": head})

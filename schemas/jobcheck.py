@@ -11,6 +11,7 @@ from schemas.errors import Mistake
 from schemas.jobschema import allowed_values, fields_of, kind_schema, schema_at
 from schemas.jobtree import NAMELESS, hint, shown, unknown_field
 from schemas.specs import SPECS, JobSpec
+from schemas.specs.nested import DESCRIBED_AS, OPTIONS, of_values
 from schemas.yamltree import Expansion, Node, Path
 
 _WHAT = {
@@ -57,7 +58,7 @@ def check_job(name: str, node: Node, expansion: Expansion) -> JobSpec | None:
         return SPECS[kind].model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         schema = kind_schema(kind)
-        for details in error.errors(include_url=False):
+        for details in of_values(error.errors(include_url=False), data):
             if not _follows(details, path, expansion):
                 mistake = _field_mistake(node, path, details, schema, expansion.env)
                 expansion.mistakes.append(mistake)
@@ -91,14 +92,20 @@ def _field_mistake(
     loc = details["loc"]
     place = node.find(loc)
     whole = (*path, *loc)
+    # Where a study's axis sets a field, it is the field's own description that says what may stand.
+    context = details.get("ctx", {})
+    described_as = context.get(DESCRIBED_AS, loc)
     if details["type"] == "extra_forbidden":
-        parent = schema_at(schema, loc[:-1]) or schema
+        parent = schema_at(schema, described_as[:-1]) or schema
         return unknown_field(place, whole, fields_of(parent, definitions))
-    described = schema_at(schema, loc)
+    described = schema_at(schema, described_as)
     allowed = allowed_values(described, definitions) if described else ""
     if details["type"] == "missing":
         return place.mistake(whole, "is missing", allowed=allowed)
     what = _what(details, place, described or {})
+    options = context.get(OPTIONS, ())
+    if options:
+        what, allowed = f"{what}{hint(str(place.value), options)}", ", ".join(options)
     return place.mistake(whole, what, got=shown(place, env), allowed=allowed)
 
 

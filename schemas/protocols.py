@@ -28,6 +28,8 @@ class Report:
     """Seconds by stage."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Findings worth telling, as JSON values by label."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Parts of the work that failed while the rest went on, and why: trials of a study."""
 
     @property
     def reject_share(self) -> float:

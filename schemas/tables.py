@@ -279,6 +279,32 @@ _ALL = (
         partition_by=("model_id",),
     ),
     _table(
+        "explanations",
+        "where in an image a model found the evidence of a class",
+        (
+            _image_id(),
+            _model_id(),
+            _column("method", pa.string(), "gradcam or gradcam++"),
+            _column("target", pa.string(), "the class whose evidence is shown"),
+            _column("score", pa.float32(), "the model's probability of that class"),
+            _column("layer", pa.string(), "the network's module whose activations are weighted"),
+            _column("settings", pa.string(), "hash of method, layer asked for, opacity, region"),
+            _column("overlay", pa.string(), "path of the picture below the lake's root"),
+            _column("peak_x", pa.float32(), "the hottest place in the original image", "px"),
+            _column("peak_y", pa.float32(), "the hottest place in the original image", "px"),
+            _column(
+                "energy_inside", pa.float32(), "share of the image's heat in the region", "0-1"
+            ),
+            _column("pointing_hit", pa.bool_(), "whether the hottest place lies in the region"),
+            _column(
+                "region_share", pa.float32(), "share of the image in the region: chance", "0-1"
+            ),
+            _column("energy_padding", pa.float32(), "share of all heat outside the image", "0-1"),
+            _column("region_source", pa.string(), "folder of masks, or source of the annotations"),
+        ),
+        partition_by=("model_id",),
+    ),
+    _table(
         "metrics",
         "one figure of one evaluation",
         (

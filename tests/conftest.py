@@ -1,6 +1,7 @@
 """What all tests share: real data where it lies beside the checkout, and an environment apart."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def quiet_libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MPLBACKEND", "Agg")
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray keeps its token below the home, which changes from test to test while a Ray runs on.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         yield
 
 

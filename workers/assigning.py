@@ -100,6 +100,15 @@ def codes_of(values: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
     return codes, encoded.dictionary.take(pa.array(order))
 
 
+def draws(names: pa.Array, start: str) -> NDArray[np.uint64]:
+    """Return (N,) a number for each name that depends on it and on `start` alone."""
+    drawn = b"".join(
+        hashlib.blake2b((start + name).encode(), digest_size=8).digest()
+        for name in names.to_pylist()
+    )
+    return np.frombuffer(drawn, ">u8").astype(np.uint64)
+
+
 def _room(entries: list[tuple[int, int]], target: list[float], filled: list[float]) -> float:
     """Say how short of its targets a place would still be with this group in it."""
     room = 0.0
@@ -111,9 +120,5 @@ def _room(entries: list[tuple[int, int]], target: list[float], filled: list[floa
 def _order(groups: Groups, seed: int) -> Codes:
     """Return the groups without a place, larger ones first, equal ones as drawn."""
     todo = np.flatnonzero(groups.place < 0)
-    start = f"{seed}:"
-    drawn = b"".join(
-        hashlib.blake2b((start + name).encode(), digest_size=8).digest()
-        for name in groups.names.take(pa.array(todo)).to_pylist()
-    )
-    return todo[np.lexsort((np.frombuffer(drawn, ">u8"), -groups.size[todo]))]
+    drawn = draws(groups.names.take(pa.array(todo)), f"{seed}:")
+    return todo[np.lexsort((drawn, -groups.size[todo]))]

@@ -16,12 +16,13 @@ from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.tables import TABLES
 from workers.assigning import Codes, Groups, assign, codes_of, gather
 from workers.audits import GIVEN, MADE, Audit
+from workers.balancing import keep_per_class
 from workers.grouping import Indices, Links, check_group_sizes, group, link, link_among
 from workers.parts import BITS, PARTS, PartBits, PartCodes, bits_of, given_parts
 from workers.spreading import Spread, here
 
 RANDOM = "random"
-_TEST = PARTS.index("test")
+_TRAIN, _VAL, _TEST = range(len(PARTS))
 _SCHEMA = TABLES["splits"].schema.remove(TABLES["splits"].schema.get_field_index("run_id"))
 
 
@@ -45,8 +46,9 @@ def check(rows: pa.Table, params: Mapping[str, Any]) -> None:
     """Refuse what no split can be made of, before a run begins.
 
     Raises:
-        SplitError: if no image is kept, a group is too large, near-duplicates are too many, or
-            the data set gives no split to take over or one with parts of unknown meaning.
+        SplitError: if no image is kept, a group is too large, near-duplicates are too many, a part
+            has too few images of a class, or the data set gives no split to take over or one with
+            parts of unknown meaning.
     """
     given = given_parts(rows)
     kept = rows["kept"].to_numpy()
@@ -63,9 +65,12 @@ def check(rows: pa.Table, params: Mapping[str, Any]) -> None:
             remedy="let ingest read the part from paths or metadata, or use mode: make",
         )
     _, links = _linked(rows, given, params["distance"], here)
-    if params["mode"] not in {GIVEN, RANDOM}:
-        groups = group(links, int(kept.sum()))
+    made, subset = params["mode"] not in {GIVEN, RANDOM}, "per_class" in params
+    groups = group(links, int(kept.sum())) if made or subset else np.arange(0)
+    if made:
         check_group_sizes(groups, links, params["max_group_share"], params["distance"])
+    if subset:
+        _places(rows.filter(rows["kept"]), groups, given[kept], params)
 
 
 def _linked(
@@ -84,7 +89,7 @@ def _compute(rows: pa.Table, params: Mapping[str, Any], spread: Spread) -> Shard
     all_links, links = _linked(rows, given, params["distance"], spread)
     kept, given_kept = rows.filter(rows["kept"]), given[mask]
     groups = group(links, kept.num_rows)
-    parts, folds = _places(kept, groups, given_kept, params)
+    (parts, folds), dropped = _places(kept, groups, given_kept, params)
     made = Audit.of(MADE, kept, links, bits_of(parts))
     if params["mode"] != RANDOM:
         made.refuse(params["split_name"])
@@ -98,7 +103,10 @@ def _compute(rows: pa.Table, params: Mapping[str, Any], spread: Spread) -> Shard
         if one.source == GIVEN or params["mode"] == RANDOM:
             facts.update(one.facts())
     if params["mode"] == GIVEN:
-        facts["left out because they leak"] = int(np.sum((parts < 0) & (given_kept > 0)))
+        leaking = (parts < 0) & (given_kept > 0) & ~dropped
+        facts["left out because they leak"] = int(np.count_nonzero(leaking))
+    if "per_class" in params:
+        facts["left out beyond what per_class asks for"] = int(np.count_nonzero(dropped))
     facts["groups"] = len(np.unique(groups))
     for code in np.argsort(PARTS):
         facts[f"images in {PARTS[code]}"] = int(np.count_nonzero(parts == code))
@@ -112,23 +120,50 @@ def _compute(rows: pa.Table, params: Mapping[str, Any], spread: Spread) -> Shard
 
 def _places(
     kept: pa.Table, groups: Indices, given: PartBits, params: Mapping[str, Any]
-) -> tuple[PartCodes, Codes]:
-    """Return the part and the fold of each kept image."""
+) -> tuple[tuple[PartCodes, Codes], NDArray[np.bool_]]:
+    """Return the part and the fold of each kept image, and which of them per_class left out."""
     # What goes together is a group; in a naive split, each image by itself.
     together = np.arange(kept.num_rows) if params["mode"] == RANDOM else groups
+    before = np.full(kept.num_rows, -1)
+    if params["keep_parts"]:
+        before = _codes(kept["part"], PARTS)
     if params["mode"] == GIVEN:
-        parts = _without_leaks(groups, given)
+        parts = _with_val(kept, groups, _without_leaks(groups, given), before, params)
     else:
-        parts = _assigned_parts(kept, together, params)
-    return parts, _assigned_folds(kept, together, parts, params)
+        parts = _assigned_parts(kept, together, before, params)
+    whole = parts
+    if "per_class" in params:
+        wanted, where = params["per_class"], params["split_name"]
+        parts = keep_per_class(kept, parts, before, wanted, params["seed"], where)
+    return (parts, _assigned_folds(kept, together, parts, params)), parts != whole
 
 
-def _assigned_parts(kept: pa.Table, together: Indices, params: Mapping[str, Any]) -> PartCodes:
-    before = _codes(kept["part"], PARTS) if params["keep_parts"] else None
+def _assigned_parts(
+    kept: pa.Table, together: Indices, before: PartCodes, params: Mapping[str, Any]
+) -> PartCodes:
     # Where new images join groups of different parts, the part that models learned from wins:
     # moving its images into test would test on what was trained on.
     groups, member = _gathered(kept, together, before)
     return assign(groups, [params["shares"][part] for part in PARTS], params["seed"])[member]
+
+
+def _with_val(
+    kept: pa.Table,
+    together: Indices,
+    parts: PartCodes,
+    before: PartCodes,
+    params: Mapping[str, Any],
+) -> PartCodes:
+    """Give a share of a given training part to val, by group."""
+    share = params.get("val_share", 0)
+    learned = np.flatnonzero(parts == _TRAIN)
+    if not share or not len(learned):
+        return parts
+    placed = np.where(before[learned] == _TEST, -1, before[learned])
+    groups, member = _gathered(kept.take(pa.array(learned)), together[learned], placed)
+    dealt = parts.copy()
+    dealt[learned] = assign(groups, [1 - share, share], params["seed"])[member]
+    return dealt
 
 
 def _assigned_folds(
@@ -140,19 +175,18 @@ def _assigned_folds(
     if not count or not len(inside):
         return folds
     rows = kept.take(pa.array(inside))
-    before = _folds_of(rows) if params["keep_folds"] else None
+    before = _folds_of(rows) if params["keep_folds"] else np.full(rows.num_rows, -1)
     groups, member = _gathered(rows, together[inside], before)
     folds[inside] = assign(groups, [1 / count] * count, params["seed"])[member]
     return folds
 
 
-def _gathered(rows: pa.Table, together: Indices, before: Codes | None) -> tuple[Groups, Indices]:
+def _gathered(rows: pa.Table, together: Indices, before: Codes) -> tuple[Groups, Indices]:
     """Return the groups that rows form, named after their first image, and each row's group."""
     _, first, member = np.unique(together, return_index=True, return_inverse=True)
     names = rows["image_id"].combine_chunks().take(pa.array(first))
     labels, _ = codes_of(pc.fill_null(rows["label"], ""))
-    nowhere = np.full(rows.num_rows, -1)
-    return gather(names, member, labels, nowhere if before is None else before), member
+    return gather(names, member, labels, before), member
 
 
 def _without_leaks(groups: Indices, given: PartBits) -> PartCodes:

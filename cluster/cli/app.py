@@ -12,6 +12,7 @@ from cluster.cli.checks import doctor, schema
 from cluster.cli.maintenance import maintain
 from cluster.cli.models import models
 from cluster.cli.queries import export, query, tables
+from cluster.cli.reporting import report
 from cluster.cli.running import plan, run
 from cluster.cli.runs import discard, publish, status
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    run, plan, status, publish, discard, maintain, query, tables, export, models, schema,
+    run, plan, report, status, publish, discard, maintain, query, tables, export, models, schema,
     doctor,
 ):  # fmt: skip
     app.command()(_command)

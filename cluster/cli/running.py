@@ -49,6 +49,7 @@ def run(
     job_file = load(file, profile=profile, sets=sets or (), lake=lake)
 
     from cluster.cli.showing import show_reports
+    from cluster.cli.study_tables import tables_below
     from cluster.progress import Progress
     from cluster.runner import exit_code, run_jobs, select
 
@@ -59,7 +60,9 @@ def run(
             stream = stack.enter_context(reserved_stdout()) if as_json else sys.stdout
             stack.callback(progress.finish)
             found = run_jobs(job_file, only=only or (), address=address, progress=progress)
-            reports = show_reports(found, selected, stream, as_json=as_json)
+            reports = show_reports(
+                found, selected, stream, as_json=as_json, below=tables_below(job_file, stream)
+            )
     except KeyboardInterrupt:
         say("\nInterrupted. The same command goes on where this run stopped.")
         raise typer.Exit(INTERRUPTED) from None

@@ -1,18 +1,26 @@
 """Showing the reports of jobs as they come in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
-from cluster.cli.output import print_json
+from cluster.cli.output import print_json, say
 from cluster.render import console, report_text
 from schemas.protocols import Report
 from schemas.specs import JobSpec
 
 
 def show_reports(
-    reports: Iterable[Report], selected: Sequence[JobSpec], stream: TextIO, *, as_json: bool
+    reports: Iterable[Report],
+    selected: Sequence[JobSpec],
+    stream: TextIO,
+    *,
+    as_json: bool,
+    below: Callable[[Report], object] = lambda _report: None,
 ) -> list[Report]:
-    """Show each report as its job ends; in JSON, a job that fails has its object too."""
+    """Show each report as its job ends; in JSON, a job that fails has its object too.
+
+    ``below`` shows what else there is to see of a job, when people read.
+    """
     shown: list[Report] = []
     limits = {spec.name: spec.max_reject_share for spec in selected}
     try:
@@ -20,9 +28,12 @@ def show_reports(
             shown.append(report)
             if as_json:
                 print_json(report_object(report), stream)
+                for name, why in report.failures.items():
+                    say(f"{report.name}: {name} failed: {why}")
             else:
                 text = report_text(report, limits[report.name])
                 console(stream).print(text, soft_wrap=True)
+                below(report)
     except Exception:
         if as_json and len(shown) < len(selected):
             spec = selected[len(shown)]

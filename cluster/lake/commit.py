@@ -30,7 +30,7 @@ _CONFIGURATION = {
     "delta.deletedFileRetentionDuration": "interval 30 days",
 }
 COMMIT_ORDER = (
-    "annotations", "detections", "anomalies", "embeddings", "leaks",
+    "annotations", "detections", "anomalies", "embeddings", "explanations", "leaks",
     "rejects",
     "images", "quality", "prepared", "splits", "models", "predictions", "metrics",
 )  # fmt: skip

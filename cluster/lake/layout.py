@@ -13,6 +13,8 @@
     _leases/KEY/EPOCH.json            who holds a key, created once
     _leases/KEY/EPOCH.beat            rewritten while the holder lives
     _leases/KEY/EPOCH.released        the holder gave the key up
+    reports/training/MODEL/R/         event files of a training, kept
+    reports/explain/, reports/STUDY/  heat maps, and pictures of evaluations
     models/NAME/VERSION/              the files of a bundle
     models/NAME/VERSION/bundle.json   makes the bundle whole: its run and its files, created once
 """

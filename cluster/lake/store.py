@@ -23,6 +23,9 @@ from schemas.protocols import Report, Run, SourceFile
 from schemas.reasons import RunState
 from schemas.tables import FORMAT_VERSION
 
+_REMEMBERED_BYTES = 4 * 2**20
+"""An answer larger than this is not kept for a second time: planning must not fill the memory."""
+
 
 class LakeStore:
     """A lake that is open for work. Implements `schemas.protocols.Store`."""
@@ -30,6 +33,7 @@ class LakeStore:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._snapshot: LakeReader | None = None
+        self._answers: dict[str, pa.Table] = {}
         self._leases: dict[tuple[str, ...], tuple[Lease, TableVersions]] = {}
 
     @staticmethod
@@ -65,7 +69,16 @@ class LakeStore:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Rows of published runs: as they stand now, or within `snapshot` as they stood then."""
-        return self._reader().query(sql, parameters)
+        if self._snapshot is None:
+            return self._reader().query(sql, parameters)
+        # A study plans many jobs that ask the same of one snapshot.
+        asked = f"{sql}\n{sorted((parameters or {}).items())}"
+        if asked not in self._answers:
+            rows = self._snapshot.query(sql, parameters)
+            if rows.nbytes > _REMEMBERED_BYTES:
+                return rows
+            self._answers[asked] = rows
+        return self._answers[asked]
 
     def _reader(self) -> LakeReader:
         return self._snapshot or LakeReader(self.storage)
@@ -78,6 +91,7 @@ class LakeStore:
             yield
         finally:
             self._snapshot = None
+            self._answers.clear()
 
     @contextmanager
     def lease(self, key: tuple[str, ...]) -> Iterator[None]:

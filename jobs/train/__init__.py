@@ -1,8 +1,9 @@
 """The kind `train`: train a classifier with Ray Train and put its bundle into the lake."""
 
-import hashlib
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,9 @@ import pyarrow.compute as pc
 from jobs.prepared import where_prepared
 from jobs.rows import digest_rows
 from jobs.train.corpus import Corpus, read_corpus
+from jobs.train.features import svm_config, with_features
 from jobs.train.settings import training_config
+from jobs.train.start import Start, resolve_start
 from schemas.bundle import OUTCOME_FILE, BundleConfig, parse_config
 from schemas.plan import Counts, Plan, ShardResult, fingerprint
 from schemas.protocols import Pool, Report, Run, Store
@@ -27,32 +30,39 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
     of the classes are left out; the plan's facts count them.
 
     Raises:
-        LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
-            allows it.
+        BundleError: if the bundle to start from is not there or does not fit, or has no features
+            of the images for the head svm.
+        LeakError: if a patient, image or group of duplicates stands in two parts, or the bundle to
+            start from learned from images to test on, unless the spec allows it.
         SplitError: if the split has no images, or a class has none in train or val, or the split
             has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
-    corpus = read_corpus(spec, store)
-    rows, stated = corpus.rows, _identity(spec, store, corpus)
+    whole = read_corpus(spec, store)
+    start = resolve_start(spec, store, whole.folds)
+    corpus = whole
+    if spec.head == "svm":
+        corpus = replace(whole, rows=with_features(spec, store, start, whole.rows))
+    rows, stated = corpus.rows, _identity(spec, corpus, start)
     made_by = fingerprint(stated)
     inputs = rows.slice(0, 0) if _trained(spec, store, made_by) else rows
     if inputs.num_rows and spec.use_prepared:
-        recipe = Recipe.from_dict(stated["training"]["recipe"])
-        inputs = where_prepared(inputs, recipe.hash, store)
+        inputs = where_prepared(inputs, _recipe(spec, start), store)
     return Plan(
         kind=spec.kind,
         name=spec.name,
         key=key(spec),
         identity=stated,
         params={
-            "training": stated["training"],
-            "start_uri": spec.start if _is_checkpoint(spec) else None,
+            **_method(spec, corpus, start),
+            "start_uri": start.uri,
+            "start_id": start.bundle.get("model_id"),
             "bundle": {
                 "name": spec.model,
                 "positive": _positive(spec, corpus.classes),
                 "rule": spec.threshold_rule,
-                "data": _data(spec, corpus),
+                "backends": spec.backends,
+                "data": _data(spec, corpus, start),
                 "fingerprint": made_by,
             },
         },
@@ -63,7 +73,8 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
             "model": spec.model,
             "contradicting labels": corpus.contradicting,
             "without a label": corpus.unlabelled,
-            **{f"leaking {name.replace('_', ' ')}": n for name, n in corpus.leaks.items() if n},
+            **_left_out(whole.rows.num_rows - rows.num_rows),
+            **_told_leaks(_leaks(whole, start)),
         },
     )
 
@@ -101,7 +112,8 @@ def key(spec: TrainSpec) -> tuple[str, ...]:
 
 
 def _train(spec: TrainSpec, current: Run, pool: Pool, store: Store) -> ShardResult:
-    files = dict(pool.train(current, current.plan.params, spec.world_size))
+    workers = 1 if spec.head == "svm" else spec.world_size
+    files = dict(pool.train(current, current.plan.params, workers))
     outcome = json.loads(files.pop(OUTCOME_FILE))
     version, uri = store.put_bundle(current, spec.model, files)
     # A resumed run finds the bundle it wrote before: what lies there counts, not what was redone.
@@ -149,43 +161,70 @@ def model_row(config: BundleConfig, version: int, *, nightly: bool) -> dict[str,
     }
 
 
-def _identity(spec: TrainSpec, store: Store, corpus: Corpus) -> dict[str, Any]:
-    start = None
-    if _is_checkpoint(spec):
-        weights = store.read_source(spec.start)
-        start = hashlib.blake2b(weights, digest_size=16).hexdigest()
-    return {
-        "training": training_config(spec, corpus.classes),
-        "start": start,
+def _identity(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
+    common = {
+        **_method(spec, corpus, start),
+        "start": start.identity,
         "positive": _positive(spec, corpus.classes),
         "rule": spec.threshold_rule,
-        "workers": spec.world_size,
-        "rows": digest_rows(corpus.rows, ("image_id", "part", "label")),
         **corpus.folds,
     }
+    columns = ("image_id", "part", "label")
+    if spec.head == "svm":  # its probabilities are fitted on patients held out
+        return common | {"rows": digest_rows(corpus.rows, (*columns, "group"))}
+    return common | {"workers": spec.world_size, "rows": digest_rows(corpus.rows, columns)}
+
+
+def _method(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
+    """How the model is fitted, under the name of who fits it."""
+    if spec.head == "svm":
+        return {"svm": svm_config(spec, corpus.classes)}
+    other = start.bundle and tuple(start.bundle["classes"]) != corpus.classes
+    return {"training": training_config(spec, corpus.classes) | {"new_head": bool(other)}}
+
+
+def _recipe(spec: TrainSpec, start: Start) -> str:
+    """The hash of the recipe that makes the pixels."""
+    if spec.head == "svm":
+        return str(start.bundle["recipe"])
+    return Recipe.from_dict(spec.preprocess.model_dump(mode="json")).hash
+
+
+def _told_leaks(leaks: Mapping[str, int]) -> dict[str, int]:
+    return {f"leaking {name.replace('_', ' ')}": n for name, n in leaks.items() if n}
+
+
+def _left_out(images: int) -> dict[str, int]:
+    return {"without features": images} if images else {}
 
 
 def _positive(spec: TrainSpec, classes: tuple[str, ...]) -> str | None:
     return (spec.positive or classes[-1]) if len(classes) == 2 else None
 
 
-def _data(spec: TrainSpec, corpus: Corpus) -> dict[str, Any]:
+def _data(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
     """What the model card says of the data."""
     told: dict[str, Any] = {
         "dataset": spec.dataset,
         "split": spec.split,
+        **({"sites": list(spec.sites)} if spec.sites else {}),
         **corpus.folds,
         "split_run": corpus.split_run,
         "groups": pc.count_distinct(corpus.rows["group"]).as_py(),
         **corpus.label_counts(),
+        "start": dict(start.told),
     }
-    if any(corpus.leaks.values()):
-        told["leaks_allowed"] = corpus.leaks
+    if spec.head == "svm":
+        told["head"] = spec.head
+    leaks = _leaks(corpus, start)
+    if any(leaks.values()):
+        told["leaks_allowed"] = leaks
     return told
 
 
-def _is_checkpoint(spec: TrainSpec) -> bool:
-    return spec.start not in ("none", "pretrained")
+def _leaks(corpus: Corpus, start: Start) -> dict[str, int]:
+    """What leaks where it is allowed to, counted."""
+    return corpus.leaks | ({"test_images_the_start_met": start.leaks} if start.leaks else {})
 
 
 def _trained(spec: TrainSpec, store: Store, made_by: str) -> bool:

@@ -23,7 +23,16 @@ SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, pla
     images.label, images.label_conflict IS NOT NULL AS contradicted, {GROUP} AS "group"
 FROM places JOIN current_images AS images ON images.image_id = places.image_id
 WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
+    AND (len(CAST($sites AS VARCHAR[])) = 0 OR list_contains($sites, images.site))
 ORDER BY places.image_id
+"""
+
+_SITES = f"""
+WITH places AS ({_ROLES})
+SELECT images.site, count(*) AS images
+FROM places JOIN current_images AS images ON images.image_id = places.image_id
+WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
+GROUP BY images.site ORDER BY images.site NULLS LAST
 """
 
 _LEAKS = f"""
@@ -73,13 +82,16 @@ class Corpus:
 
 
 def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
-    """Read the labelled images of parts train and val.
+    """Read the labelled images of parts train and val, of the spec's sites alone if it names some.
+
+    An image that lies under several uris has the site of the first uri that has one. Leaks are
+    looked for among the images of all sites.
 
     Raises:
         LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
             allows it.
-        SplitError: if the split has no images, or a class has none in train or val, or the split
-            has no such fold.
+        SplitError: if the split has no images, or none of a site, or a class has none in train or
+            val, or the split has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
     folds = _folds(spec, store)
@@ -89,7 +101,8 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
         "fold": folds.get("fold"),
         "inner_fold": folds.get("inner_fold"),
     }
-    found = store.query(_ROWS, wanted)
+    _check_sites(spec, store, wanted)
+    found = store.query(_ROWS, {**wanted, "sites": list(spec.sites)})
     leaks = _leaks(spec, store, wanted)
     classes = _classes(spec, found)
     known = pc.is_in(found["label"], value_set=pa.array(classes, pa.string()))
@@ -118,6 +131,22 @@ def _folds(spec: TrainSpec, store: Store) -> dict[str, int]:
         )
     inner = (spec.fold + 1) % count if spec.inner_fold is None else spec.inner_fold
     return {"fold": spec.fold, "inner_fold": inner}
+
+
+def _check_sites(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -> None:
+    """Refuse a site without images: it would go unnoticed beside others."""
+    if not spec.sites:
+        return
+    counts = {row["site"]: row["images"] for row in store.query(_SITES, wanted).to_pylist()}
+    missing = [site for site in spec.sites if site not in counts]
+    if missing:
+        known = [f"{site or 'without a site'}: {count} images" for site, count in counts.items()]
+        raise SplitError(
+            "Parts train and val have no image of a site",
+            where=f"data set {spec.dataset}, split {spec.split}, train.sites",
+            got=", ".join(missing),
+            remedy=f"sites there: {', '.join(known) or 'none, the split has no image'}",
+        )
 
 
 def _leaks(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -> dict[str, int]:

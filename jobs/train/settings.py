@@ -2,34 +2,43 @@
 
 from typing import Any
 
-from schemas.specs.train import TrainSpec
+from schemas.specs.train import Stage, TrainSpec
 from workers.pixels.steps import Recipe
+from workers.training.config import EVERY_BLOCK
+from workers.training.costs import check_costs
 
 
 def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The spec in the words of `workers.training.config.TrainConfig`."""
+    """The spec in the words of `workers.training.config.TrainConfig`.
+
+    Raises:
+        UsageError: if the costs of the loss don't fit the classes.
+    """
+    if spec.loss.name == "cost":
+        check_costs(spec.loss.costs, classes)
     optimizer, augment = spec.optimizer, spec.augment
-    steps = [spec.epochs / 2, spec.epochs * 3 / 4] if optimizer.schedule == "step" else []
     return {
         "architecture": spec.architecture,
         "classes": list(classes),
         "recipe": Recipe.from_dict(spec.preprocess.model_dump(mode="json")).to_dict(),
-        "epochs": spec.epochs,
+        "stages": _stages(spec),
         "batch": spec.batch_size,
         "seed": spec.seed,
         "start": {"none": "none", "pretrained": "timm"}.get(spec.start, "checkpoint"),
         "precision": spec.precision,
-        "class_weights": "balanced" if spec.class_weights else "none",
+        "head": spec.head,
+        "loss": spec.loss.model_dump(mode="json"),
+        "balance": spec.balance,
+        "ema_decay": spec.ema_decay or 0.0,
+        "calibrate": spec.calibrate,
         "label_smoothing": spec.label_smoothing,
         "stop_after": spec.patience or 0,
         "optimisation": {
             "optimiser": optimizer.name,
-            "learning_rate": optimizer.learning_rate,
             "weight_decay": optimizer.weight_decay,
             "momentum": optimizer.momentum,
             "schedule": optimizer.schedule,
             "warm_up_epochs": optimizer.warmup_epochs,
-            "step_epochs": steps,
             "clip_norm": optimizer.clip_norm or 0.0,
         },
         "augmentation": {
@@ -40,5 +49,29 @@ def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]
             "flip": augment.flip,
             "brightness": augment.brightness,
             "contrast": augment.contrast,
+            "mixup": augment.mixup,
+            "randaugment": (
+                [augment.randaugment.operations, augment.randaugment.magnitude]
+                if augment.randaugment
+                else None
+            ),
         },
     }
+
+
+def _stages(spec: TrainSpec) -> list[dict[str, Any]]:
+    stages = spec.stages or (
+        Stage(
+            epochs=spec.epochs,
+            unfrozen=spec.unfrozen,
+            learning_rate=spec.optimizer.learning_rate,
+        ),
+    )
+    return [
+        {
+            "epochs": one.epochs,
+            "unfrozen": EVERY_BLOCK if one.unfrozen == "all" else one.unfrozen,
+            "learning_rate": one.learning_rate,
+        }
+        for one in stages
+    ]

@@ -5,12 +5,16 @@ from types import MappingProxyType
 
 from schemas.specs.base import JobSpec
 from schemas.specs.clean import CleanSpec
+from schemas.specs.embed import EmbedSpec
+from schemas.specs.evaluate import EvaluateSpec
+from schemas.specs.explain import ExplainSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.phantoms import PhantomsSpec
 from schemas.specs.prepare import PrepareSpec
 from schemas.specs.score import ScoreSpec
 from schemas.specs.split import SplitSpec
-from schemas.specs.train import EvaluateSpec, TrainSpec
+from schemas.specs.study import StudySpec
+from schemas.specs.train import TrainSpec
 
 SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
     {
@@ -21,7 +25,10 @@ SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
         "split": SplitSpec,
         "train": TrainSpec,
         "score": ScoreSpec,
+        "embed": EmbedSpec,
         "evaluate": EvaluateSpec,
+        "study": StudySpec,
+        "explain": ExplainSpec,
     }
 )
 """Kinds in the order in which a corpus usually meets them."""

@@ -1,11 +1,23 @@
-"""The specs of `train` and `evaluate`."""
+"""The spec of `train`: fit a classifier and write its bundle."""
 
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
 from schemas.specs.preprocessing import Preprocessing
+
+Depth = Literal["all"] | Annotated[int, Field(ge=0, le=5)]
+"""How many of a network's blocks are trained, counted from the head: 0 trains the head alone."""
+
+
+class RandAugment(Spec):
+    """RandAugment as torchvision does it (Cubuk et al. 2020)."""
+
+    operations: int = Field(default=2, ge=1, le=14)
+    """Operations applied to an image, one after the other."""
+    magnitude: int = Field(default=9, ge=0, le=30)
+    """Strength of the operations, out of 31 steps."""
 
 
 class Augmentation(Spec):
@@ -25,6 +37,11 @@ class Augmentation(Spec):
     """Largest change of contrast."""
     flip: bool = False
     """Flip left to right; off because laterality may carry meaning."""
+    mixup: float = Field(default=0, ge=0)
+    """Alpha of mixup's beta distribution: pairs of images and their targets are blended; 0 for
+    none."""
+    randaugment: RandAugment | None = None
+    """Random operations out of torchvision's fourteen; none when not given."""
 
 
 class Optimizer(Spec):
@@ -41,6 +58,42 @@ class Optimizer(Spec):
     warmup_epochs: float = Field(default=1, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
+
+
+class Loss(Spec):
+    """What training minimises."""
+
+    name: Literal["cross_entropy", "binary", "focal", "cost"] = "cross_entropy"
+    """Cross-entropy; the binary cross-entropy of each class's probability against one-hot targets;
+    focal loss; or the expected cost of a decision by `costs`."""
+    gamma: float = Field(default=2.0, ge=0)
+    """Of the focal loss: how strongly easy images are weighted down."""
+    costs: tuple[tuple[float, ...], ...] = ()
+    """Of the cost loss: a row for each actual class, a column for each predicted one."""
+    cross_entropy_share: Share = 0.0
+    """Of the cost loss: share of cross-entropy mixed in, which keeps its gradient alive."""
+
+
+class Stage(Spec):
+    """A part of the training with its own depth and rate; the schedule starts anew in each."""
+
+    epochs: int = Field(ge=1)
+    """Epochs of the stage."""
+    unfrozen: Depth = "all"
+    """Blocks trained in it."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+
+
+class Svm(Spec):
+    """A support vector machine on standardised features, one class against the rest."""
+
+    kernel: Literal["rbf", "linear"] = "rbf"
+    """Kernel."""
+    c: float = Field(default=1.0, gt=0)
+    """Inverse strength of the regularisation."""
+    gamma: Literal["scale"] | float = "scale"
+    """Of the rbf kernel; `scale` is 1 / (features x variance)."""
 
 
 class TrainSpec(JobSpec):
@@ -61,7 +114,15 @@ class TrainSpec(JobSpec):
     architecture: str = "resnet18"
     """A timm architecture."""
     start: str = "none"
-    """Start weights: none, pretrained, or the path of a safetensors checkpoint."""
+    """Start weights: none; pretrained, which timm fetches; `bundle:NAME` or `bundle:NAME@VERSION`,
+    a bundle of the lake; or the path of a safetensors checkpoint."""
+    head: Literal["softmax", "corn", "svm"] = "softmax"
+    """What makes probabilities: softmax; CORN, for classes in an order (mildest first); or a
+    support vector machine on the features of the bundle that `start` names, which `embed` wrote."""
+    svm: Svm = Svm()
+    """Of the head svm."""
+    sites: tuple[str, ...] = ()
+    """Train and validate on images of these sites only; on all when empty."""
     classes: tuple[str, ...] = ()
     """Labels in the order of the scores; all labels of the training part, sorted, when empty."""
     positive: str | None = None
@@ -69,6 +130,12 @@ class TrainSpec(JobSpec):
     preprocess: Preprocessing = Preprocessing()
     augment: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
+    loss: Loss = Loss()
+    unfrozen: Depth = "all"
+    """Blocks that are trained, counted from the head (five in most networks); 0 trains the head
+    alone. Frozen blocks keep the statistics of their batch norms."""
+    stages: tuple[Stage, ...] = ()
+    """Training by stages, in place of `epochs`, `unfrozen` and the learning rate."""
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)
     """Images of one step over all workers together."""
@@ -78,10 +145,18 @@ class TrainSpec(JobSpec):
     """Share of the target that is spread over all classes."""
     threshold_rule: Literal["youden", "f1"] = "youden"
     """How the operating point is chosen on the validation part."""
-    class_weights: bool = False
-    """Weight the loss by the inverse frequency of the classes."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """Against unequal classes: weight the loss by their inverse frequency, or draw images so that
+    all classes come equally often."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep a moving average of the weights with this decay a step, and validate and keep that."""
+    calibrate: bool = True
+    """Fit a temperature on the validation part, so that probabilities mean what they say."""
+    backends: Literal["measured", "eager"] = "measured"
+    """Measure which backend scores fastest, or leave it at eager float32, which saves half a minute
+    where a bundle is not made to last."""
     patience: int | None = Field(default=None, ge=1)
-    """Epochs without a better validation AUC before training stops."""
+    """Epochs without a better validation AUC before the stage ends, and training with the last."""
     use_prepared: bool = True
     """Read pixels that `prepare` made by the same recipe, for the images that have some."""
     world_size: int = Field(default=2, ge=1)
@@ -93,6 +168,12 @@ class TrainSpec(JobSpec):
     allow_leaks: bool = False
     """Train although the split leaks; the model card says so."""
 
+    _outside_identity: ClassVar[frozenset[str]] = JobSpec._outside_identity | {
+        "use_prepared",
+        "backends",
+        "nightly",
+    }
+
     @model_validator(mode="after")
     def _nest(self) -> Self:
         if self.inner_fold is not None and self.fold is None:
@@ -101,22 +182,14 @@ class TrainSpec(JobSpec):
             raise ValueError("inner_fold must be another fold than the one held out")
         return self
 
-
-class EvaluateSpec(JobSpec):
-    """Compare predictions with labels, part by part."""
-
-    kind: Literal["evaluate"] = "evaluate"
-    dataset: Name
-    """The data set to evaluate on."""
-    split: Name
-    """Name of the split whose parts are reported."""
-    model: str
-    """A bundle of the lake: name, or name@version."""
-    parts: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
-    """Parts to report."""
-    fold: int | None = Field(default=None, ge=0)
-    """Fold that the model's training held out; it alone is reported, as part test."""
-    bootstrap: int = Field(default=1000, ge=0)
-    """Resamples over patients for the 95 % intervals; 0 for none."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the resampling."""
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.stages and self.model_fields_set & {"epochs", "unfrozen"}:
+            raise ValueError("stages take the place of epochs and unfrozen: leave these out")
+        if self.head == "svm" and not self.start.startswith("bundle:"):
+            raise ValueError("head svm needs `start: bundle:NAME`, whose features it takes")
+        if self.loss.name == "cost" and not self.loss.costs:
+            raise ValueError("loss cost needs costs, a row for each actual class")
+        if self.head == "corn" and self.loss.name != "cross_entropy":
+            raise ValueError("head corn has a loss of its own: leave loss out")
+        return self

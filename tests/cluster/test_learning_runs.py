@@ -14,8 +14,9 @@ from cluster.progress import Progress
 from cluster.ray_session import RaySession
 from cluster.sources import local_etag
 from jobs import evaluate, score, train
+from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
-from schemas.specs.train import EvaluateSpec, TrainSpec
+from schemas.specs.train import TrainSpec
 from tests.jobs.seeding import image, image_id, place, seed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]

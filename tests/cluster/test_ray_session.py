@@ -33,3 +33,14 @@ def test_only_directories_of_the_dead_are_swept(
     ray_session._sweep()
     assert not dead.exists()
     assert all(one.exists() for one in (mine, elsewhere, unnamed))
+
+
+def test_a_process_of_ray_s_own_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        ray_session.ray, "init", lambda *_, **__: pytest.fail("Ray is_there_already")
+    )
+    monkeypatch.setattr(ray_session.ray, "shutdown", lambda: pytest.fail("it is not ours"))
+    session = ray_session.RaySession()
+    session.start()
+    session.stop()

@@ -4,58 +4,26 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pytest
 import ray
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from cluster.storage import open_storage
-from cluster.torch_trainer import TrainPlace, TrainTask, checkpoint_place, train
+from cluster.torch_trainer import TrainPlace, checkpoint_place, train
+from cluster.train_here import train_here
+from cluster.train_task import TrainTask, task_of
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, parse_config
 from schemas.errors import RunError
 from schemas.plan import Blob
-from workers.models.classifier.bundling import BundleFacts
-from workers.training.config import Optimisation, TrainConfig
+from tests.cluster.squares import BROKEN, params, squares
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-CONFIG = TrainConfig(
-    architecture="test_efficientnet",
-    classes=("dark", "bright"),
-    recipe={"size": 32, "channels": 1},
-    epochs=3,
-    batch=16,
-    optimisation=Optimisation(learning_rate=0.01),
-)
-FACTS = BundleFacts(
-    name="squares",
-    architecture=CONFIG.architecture,
-    classes=CONFIG.classes,
-    positive="bright",
-    rule="youden",
-    data={},
-    training={},
-    fingerprint="f" * 16,
-)
-COUNT = 64
-
-
-class Pictures:
-    """Makes an image from its number; number 3 can't be read."""
-
-    def __call__(self, rows: pa.Table) -> Sequence[Blob]:
-        return [self._picture(int(uri)) for uri in rows["uri"].to_pylist()]
-
-    def _picture(self, number: int) -> bytes:
-        if number == 3:
-            return b""
-        image = np.random.default_rng(number).integers(0, 90, (40, 40), dtype=np.uint8)
-        image[10:20, 10:20] += 120 if number % 2 else 20
-        return bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 class Notes:
@@ -84,20 +52,9 @@ class Notes:
         return [int(line) for line in (self.folder / "epochs").read_text().split()]
 
 
-def _task(notes: Notes) -> TrainTask:
-    numbers = range(COUNT)
-    rows = pa.table(
-        {
-            "image_id": [f"{number:032x}" for number in numbers],
-            "uri": [str(number) for number in numbers],
-            "frame": pa.array([0] * COUNT, pa.int32()),
-            "etag": ["e"] * COUNT,
-            "part": ["train" if number < 48 else "val" for number in numbers],
-            "label": ["bright" if number % 2 else "dark" for number in numbers],
-            "group": [str(number) for number in numbers],
-        }
-    )
-    return TrainTask(CONFIG, rows, Pictures(), FACTS, note=notes)
+def _task(folder: Path, name: str, notes: Notes | None = None) -> TrainTask:
+    rows = squares(folder / "squares")
+    return replace(task_of(str(folder / "lake"), name, rows, params()), note=notes)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +64,12 @@ def two_cpus() -> Iterator[None]:
     ray.shutdown()
 
 
-def _train(folder: Path, name: str, notes: Notes) -> dict[str, bytes]:
-    return train(_task(notes), TrainPlace(2, str(folder / "storage"), name))
+def _train(folder: Path, name: str, notes: Notes, workers: int = 2) -> dict[str, bytes]:
+    return train(_task(folder, name, notes), TrainPlace(workers, str(folder / "storage"), name))
+
+
+def _model_id(files: Mapping[str, bytes]) -> str:
+    return parse_config(files[CONFIG_FILE]).model_id
 
 
 @pytest.mark.slow
@@ -119,14 +80,15 @@ def test_two_workers_train_and_a_second_driver_finds_all_done(
     files = _train(tmp_path, "whole", notes)
     assert notes.epochs() == [0, 1, 2]
     outcome = json.loads(files[OUTCOME_FILE])
-    assert [one["image_id"] for one in outcome["rejects"]] == [f"{3:032x}"]
+    assert [one["image_id"] for one in outcome["rejects"]] == [f"{BROKEN:032x}"]
     assert outcome["rejects"][0]["reason"] == "empty_file"
     assert [one["epoch"] for one in outcome["history"]] == [0, 1, 2]
     assert outcome["history"][-1]["auc"] > 0.8
+    (events,) = (tmp_path / "lake/reports/training/squares/whole").iterdir()
+    assert events.stat().st_size > 1000
     again = _train(tmp_path, "whole", notes)
     assert notes.epochs() == [0, 1, 2]
-    model_ids = {parse_config(one[CONFIG_FILE]).model_id for one in (files, again)}
-    assert len(model_ids) == 1
+    assert _model_id(again) == _model_id(files)
 
 
 @pytest.mark.slow
@@ -136,8 +98,16 @@ def test_killed_worker_changes_no_weight(two_cpus: None, tmp_path: Path) -> None
     assert (tmp_path / "killed").exists()
     assert notes.epochs() == [0, 1, 2]
     whole = _train(tmp_path, "whole", Notes(tmp_path))
-    model_ids = {parse_config(one[CONFIG_FILE]).model_id for one in (killed, whole)}
-    assert len(model_ids) == 1
+    assert _model_id(killed) == _model_id(whole)
+
+
+@pytest.mark.slow
+def test_one_worker_of_ray_and_this_process_train_the_same_bundle(
+    two_cpus: None, tmp_path: Path
+) -> None:
+    by_ray = _train(tmp_path, "one", Notes(tmp_path), workers=1)
+    here = train_here(str(tmp_path / "lake"), "here", squares(tmp_path / "squares"), params())
+    assert _model_id(by_ray) == _model_id(here)
 
 
 def test_checkpoints_lie_with_the_run(any_root: str) -> None:
@@ -152,15 +122,35 @@ def test_checkpoints_lie_with_the_run(any_root: str) -> None:
     assert kept == b"weights"
 
 
-class Broken(Pictures):
-    """A store that can't be reached."""
-
-    def __call__(self, rows: pa.Table) -> Sequence[Blob]:
-        raise ConnectionError("no route to the store")
+def _unreachable(rows: pa.Table) -> Sequence[Blob]:
+    raise ConnectionError("no route to the store")
 
 
+@pytest.mark.slow
 def test_failure_names_its_cause(two_cpus: None, tmp_path: Path) -> None:
-    task = TrainTask(CONFIG, _task(Notes(tmp_path)).rows, Broken(), FACTS)
+    task = replace(_task(tmp_path, "broken"), fetch=_unreachable)
     place = TrainPlace(2, str(tmp_path), "broken", retries=0)
     with pytest.raises(RunError, match=r"Training failed \(broken\).*no route to the store"):
         train(task, place)
+
+
+def test_failures_of_all_workers_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Ray Train raises, without the half minute it takes to start."""
+
+    def fail(_: TorchTrainer) -> None:
+        causes = {rank: ConnectionError("no route to the store") for rank in range(2)}
+        raise WorkerGroupError("2 workers failed", causes)
+
+    monkeypatch.setattr(TorchTrainer, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(TorchTrainer, "fit", fail)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    assert issubclass(WorkerGroupError, TrainingFailedError)
+    expected = (
+        r"^Training failed \(broken\): got ConnectionError: no route to the store\. The log of the "
+        r"workers says more; run again to go on from the last checkpoint\.$"
+    )
+    with pytest.raises(RunError, match=expected):
+        train(_task(tmp_path, "broken"), TrainPlace(2, str(tmp_path), "broken"))

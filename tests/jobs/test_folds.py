@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from cluster.lake.store import LakeStore
 from jobs import evaluate, split, train
 from schemas.errors import LeakError, SplitError
+from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.split import SplitSpec
-from schemas.specs.train import EvaluateSpec, TrainSpec
+from schemas.specs.train import TrainSpec
 from tests.jobs.seeding import (
     DATASET,
     SPLIT,

@@ -11,8 +11,8 @@ from sklearn import metrics as sk
 from cluster.lake.store import LakeStore
 from jobs import evaluate, score, train
 from schemas.errors import BundleError
+from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
-from schemas.specs.train import EvaluateSpec
 from tests.jobs.seeding import (
     DATASET,
     SPLIT,

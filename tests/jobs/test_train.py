@@ -75,16 +75,18 @@ def test_spec_reaches_the_training(store: LakeStore) -> None:
     spec = _spec(
         epochs=8,
         patience=3,
-        class_weights=True,
+        balance="weights",
+        unfrozen=2,
         precision="bf16",
         preprocess={"size": 96, "resize": "stretch"},
         optimizer={"name": "sgd", "schedule": "step", "clip_norm": 2, "warmup_epochs": 0},
         augment={"rotate_degrees": 5, "contrast": 0.3},
     )
     config = TrainConfig.from_dict(train.plan(spec, store).params["training"])
-    assert (config.epochs, config.stop_after, config.class_weights) == (8, 3, "balanced")
+    assert (config.epochs, config.stop_after, config.balance) == (8, 3, "weights")
+    assert [one.unfrozen for one in config.stages] == [2]
     assert (config.recipe["size"], config.recipe["resize"]) == (96, "stretch")
-    assert config.optimisation.step_epochs == (4.0, 6.0)
+    assert config.optimisation.schedule == "step"
     assert (config.optimisation.optimiser, config.optimisation.clip_norm) == ("sgd", 2)
     assert (config.augmentation.rotate_deg, config.augmentation.contrast) == (5, 0.3)
     assert config.precision == "bf16"

@@ -423,3 +423,31 @@ def test_what_pyyaml_writes_is_read_as_it_was(value: object) -> None:
     assert mistakes == []
     found = Expansion({}).value(tree, ())
     assert found == value
+
+
+ALTERNATIVES = """\
+lake: ./lake
+jobs:
+  - kind: train
+    dataset: d
+    split: s
+    model: m
+    unfrozen: -1
+    stages: [{epochs: 1, learning_rate: 1, unfrozen: some}]
+    svm: {gamma: x}
+"""
+
+
+def test_a_value_that_may_be_one_of_several_things_has_one_mistake(
+    mistakes: Callable[..., tuple[Mistake, ...]],
+) -> None:
+    assert [(one.line, one.field, one.what, one.allowed) for one in mistakes(ALTERNATIVES)] == [
+        (7, "jobs.train.unfrozen", "is out of range", "all or a whole number >= 0 and <= 5"),
+        (
+            8,
+            "jobs.train.stages[0].unfrozen",
+            "is not one of the allowed values",
+            "all or a whole number >= 0 and <= 5",
+        ),
+        (9, "jobs.train.svm.gamma", "is not one of the allowed values", "scale or a number"),
+    ]

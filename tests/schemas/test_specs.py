@@ -19,6 +19,9 @@ REQUIRED = {
     "train": {"dataset": "d", "split": "s", "model": "m"},
     "score": {"dataset": "d", "model": "m"},
     "evaluate": {"dataset": "d", "split": "s", "model": "m"},
+    "embed": {"dataset": "d", "model": "m"},
+    "explain": {"dataset": "d", "model": "m"},
+    "study": {"train": {"dataset": "d", "split": "s"}},
 }
 
 

@@ -1,33 +1,59 @@
-"""Resampling whole patients: how often each image counts in each resample."""
+"""Resampling whole patients: how often each patient counts in each resample."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK_VALUES = 4_000_000
-"""Weights held at once (images times resamples)."""
+Floats = NDArray[np.float64]
+
+CHUNK_VALUES = 500_000
+"""Images times resamples computed at once: a few such arrays fit into a processor's cache."""
 
 
-def patient_weights(
-    groups: Sequence[str], resamples: int, seed: int
-) -> Iterator[NDArray[np.float64]]:
-    """Draw as many patients with replacement as there are, again and again.
+@dataclass(frozen=True)
+class Patients:
+    """Whose image each one is. Axes: N images, G patients, R resamples, K values."""
 
-    Yields weights (R, N) in chunks of resamples: each image counts as often as its patient was
-    drawn. ``groups`` names each image's patient.
-    """
-    names, group_N = np.unique(np.asarray(list(groups), dtype=str), return_inverse=True)
-    generator = np.random.default_rng(seed)
-    chance = np.full(len(names), 1 / len(names))
-    at_once = max(CHUNK_VALUES // max(len(group_N), 1), 1)
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        drawn_RG = generator.multinomial(len(names), chance, size=count)
-        yield drawn_RG[:, group_N].astype(np.float64)
+    index_N: NDArray[np.int64]
+    """Number of each image's patient."""
+    count: int
+
+    @staticmethod
+    def of(groups: Sequence[str]) -> "Patients":
+        """Number the patients whom ``groups`` names, image by image."""
+        names, index_N = np.unique(np.asarray(list(groups), dtype=str), return_inverse=True)
+        return Patients(index_N.astype(np.int64), len(names))
+
+    def once(self) -> Floats:
+        """Every patient as is: counts (G, 1)."""
+        return np.ones((self.count, 1))
+
+    def draws(self, resamples: int, seed: int) -> Iterator[Floats]:
+        """Draw as many patients with replacement as there are, again and again.
+
+        Yields how often each patient was drawn, (G, R), in chunks of resamples.
+        """
+        generator = np.random.default_rng(seed)
+        chance = np.full(self.count, 1 / self.count)
+        at_once = max(CHUNK_VALUES // max(len(self.index_N), 1), 1)
+        for start in range(0, resamples, at_once):
+            count = min(at_once, resamples - start)
+            drawn_RG = generator.multinomial(self.count, chance, size=count)
+            yield np.ascontiguousarray(drawn_RG.T, dtype=np.float64)
+
+    def sums(self, values_NK: Floats, drawn_GR: Floats) -> Floats:
+        """Sums (R, K) of values over the images of each resample."""
+        by_patient_KG = [
+            np.bincount(self.index_N, weights=column, minlength=self.count)
+            for column in values_NK.T
+        ]
+        sums_RK: Floats = drawn_GR.T @ np.stack(by_patient_KG, axis=1)
+        return sums_RK
 
 
-def interval(values_R: NDArray[np.float64], level: float = 0.95) -> tuple[float, float] | None:
+def interval(values_R: Floats, level: float = 0.95) -> tuple[float, float] | None:
     """The central share of resampled values (percentiles); None where no value is defined."""
     defined = values_R[~np.isnan(values_R)]
     if not len(defined):

@@ -2,17 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.bundle import OperatingPoint
 from workers.metrics import confusion as matrices
-from workers.metrics.bootstrap import interval, patient_weights
-from workers.metrics.scores import class_auc, macro_auc, weighted_aucs
+from workers.metrics.bootstrap import Patients, interval
+from workers.metrics.ratios import defined_mean
+from workers.metrics.reliability import (
+    calibration_error,
+    class_calibration_errors,
+    losses,
+)
+from workers.metrics.scores import Ranking
+from workers.metrics.severity import Severity, severity_values
 from workers.models.classifier.outputs import predicted
 
 Floats = NDArray[np.float64]
+Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -39,27 +48,36 @@ class Scored:
     def __len__(self) -> int:
         return len(self.actual_N)
 
-
-Key = tuple[str, str | None]
+    def taken(self, mask_N: NDArray[np.bool_]) -> "Scored":
+        """The images of a mask."""
+        groups = [group for group, inside in zip(self.groups, mask_N, strict=True) if inside]
+        return Scored(self.classes, self.actual_N[mask_N], self.scores_NC[mask_N], groups)
 
 
 def classification_figures(
-    scored: Scored, point: OperatingPoint | None, *, resamples: int = 0, seed: int = 0
+    scored: Scored,
+    point: OperatingPoint | None,
+    *,
+    severity: Severity | None = None,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> list[Figure]:
-    """Accuracy, AUC, confusion, precision, recall, F1, sensitivity and specificity.
+    """Every figure of a classifier; those that the images leave undefined are left out.
 
-    Figures over labels use the operating point where there is one, else the likeliest class.
-    Figures that the images leave undefined (an AUC of one class) are left out.
+    Figures over labels (accuracy, confusion, precision, recall, F1, sensitivity, specificity, those
+    of severity) use the operating point where there is one, else the likeliest class. A category
+    of None is the mean over classes, or concerns all images. Errors of calibration have no
+    interval: resampling makes them larger, so that it would lie beside the value.
     """
-    labels_N = predicted(scored.scores_NC, scored.classes, point)
-    counts = matrices.confusion(scored.actual_N, labels_N, len(scored.classes))
-    values = _from_counts(counts.astype(np.float64), scored.classes, point) | _aucs(scored)
-    draws = _resampled(scored, labels_N, point, (resamples, seed)) if resamples else {}
+    sample = _Sample(scored, predicted(scored.scores_NC, scored.classes, point), point, severity)
+    values = {key: float(value[0]) for key, value in sample.values(sample.patients.once()).items()}
+    intervals = resampled_intervals(sample.values, sample.patients, resamples, seed)
     figures = [
-        Figure(metric, category, float(value), _interval(draws, (metric, category)), len(scored))
-        for (metric, category), value in values.items()
+        Figure(metric, category, value, intervals.get((metric, category)), len(scored))
+        for (metric, category), value in (values | _calibration(scored)).items()
         if not np.isnan(value)
     ]
+    counts = matrices.confusion(scored.actual_N, sample.labels_N, len(scored.classes))
     for row, actual in enumerate(scored.classes):
         for column, label in enumerate(scored.classes):
             value = float(counts[row, column])
@@ -69,63 +87,112 @@ def classification_figures(
     return figures
 
 
+def resampled_intervals(
+    values: Callable[[Floats], dict[Key, Floats]], patients: Patients, resamples: int, seed: int
+) -> dict[Key, tuple[float, float] | None]:
+    """95 % intervals of what ``values`` computes of counts of patients (G, R)."""
+    chunks = [values(drawn) for drawn in patients.draws(resamples, seed)]
+    if not chunks:
+        return {}
+    return {key: interval(np.concatenate([chunk[key] for chunk in chunks])) for key in chunks[0]}
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What all resamples share is computed once."""
+
+    scored: Scored
+    labels_N: NDArray[np.int64]
+    point: OperatingPoint | None
+    severity: Severity | None
+
+    @cached_property
+    def patients(self) -> Patients:
+        return Patients.of(self.scored.groups)
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        return class_rankings(self.scored, self.patients)
+
+    @cached_property
+    def summed(self) -> Floats:
+        """What figures follow from by sums (N, K): the confusion's cells, then the losses."""
+        actual_N, classes = self.scored.actual_N, len(self.scored.classes)
+        cells_NK = matrices.cells(actual_N, self.labels_N, classes)
+        return np.concatenate([cells_NK, losses(actual_N, self.scored.scores_NC)], axis=1)
+
+    def values(self, drawn_GR: Floats) -> dict[Key, Floats]:
+        """Figures (R,) of counts of patients (G, R)."""
+        classes = self.scored.classes
+        sums_RK = self.patients.sums(self.summed, drawn_GR)
+        counts_RCC = sums_RK[:, :-2].reshape(-1, len(classes), len(classes))
+        values = _from_counts(counts_RCC, classes, self.point)
+        if self.severity is not None:
+            values |= severity_values(counts_RCC, classes, self.severity)
+        images_R = counts_RCC.sum(axis=(1, 2))
+        values["brier", None] = sums_RK[:, -2] / images_R
+        values["nll", None] = sums_RK[:, -1] / images_R
+        return values | self._areas(drawn_GR)
+
+    def _areas(self, drawn_GR: Floats) -> dict[Key, Floats]:
+        classes = self.scored.classes
+        areas = [ranking.areas(drawn_GR) for ranking in self.rankings]
+        aucs_RC, precisions_RC = (np.stack(both, axis=1) for both in zip(*areas, strict=True))
+        # A class that is missing leaves the mean undefined: the classes' AUCs differ in height.
+        values: dict[Key, Floats] = {
+            ("auc", None): aucs_RC.mean(axis=1),
+            ("average_precision", None): precisions_RC.mean(axis=1),
+        }
+        for index, name in enumerate(classes):
+            values["average_precision", name] = precisions_RC[:, index]
+            if len(classes) > 2:  # of two classes both have the same
+                values["auc", name] = aucs_RC[:, index]
+        return values
+
+
+def class_rankings(scored: Scored, patients: Patients) -> list[Ranking]:
+    """The images sorted by each class's score."""
+    return [
+        Ranking.of(scored.actual_N == index, scored.scores_NC[:, index], patients)
+        for index in range(len(scored.classes))
+    ]
+
+
 def _from_counts(
     counts: Floats, classes: Sequence[str], point: OperatingPoint | None
 ) -> dict[Key, Floats]:
-    """Figures of matrices (..., C, C); each value has the leading shape. None means the mean."""
-    values: dict[Key, Floats] = {("accuracy", None): matrices.accuracy(counts)}
-    by_class: dict[str, Callable[[Floats], Floats]] = {
-        "precision": matrices.precision,
-        "recall": matrices.recall,
-        "f1": matrices.f1,
+    """Figures of matrices (..., C, C); each value has the leading shape."""
+    recalls, specificities = matrices.recall(counts), matrices.specificity(counts)
+    by_class = {
+        "precision": matrices.precision(counts),
+        "recall": recalls,
+        "f1": matrices.f1(counts),
     }
-    for metric, compute in by_class.items():
-        found = compute(counts)
-        values[metric, None] = found.mean(axis=-1)
+    values: dict[Key, Floats] = {
+        ("accuracy", None): matrices.accuracy(counts),
+        ("balanced_accuracy", None): defined_mean(recalls),
+    }
+    for metric, found in by_class.items():
+        values[metric, None] = defined_mean(found)
         for index, name in enumerate(classes):
             values[metric, name] = found[..., index]
-    if point is not None and len(classes) == 2:
+    if len(classes) > 2:
+        for index, name in enumerate(classes):
+            values["specificity", name] = specificities[..., index]
+    elif point is not None:
         positive = list(classes).index(point.positive)
-        values["sensitivity", point.positive] = matrices.sensitivity(counts, positive)
-        values["specificity", point.positive] = matrices.specificity(counts, positive)
+        values["sensitivity", point.positive] = recalls[..., positive]
+        values["specificity", point.positive] = specificities[..., positive]
     return values
 
 
-def _aucs(scored: Scored) -> dict[Key, Floats]:
-    values: dict[Key, Floats] = {
-        ("auc", None): np.asarray(macro_auc(scored.actual_N, scored.scores_NC))
+def _calibration(scored: Scored) -> dict[Key, float]:
+    actual_N, scores_NC = scored.actual_N, scored.scores_NC
+    errors = class_calibration_errors(actual_N, scores_NC)
+    values: dict[Key, float] = {
+        ("ece", None): calibration_error(actual_N, scores_NC),
+        ("classwise_ece", None): float(np.mean(errors)),
     }
-    if len(scored.classes) > 2:
-        for index, name in enumerate(scored.classes):
-            auc = class_auc(scored.actual_N, scored.scores_NC[:, index], index)
-            values["auc", name] = np.asarray(auc)
+    for name, error in zip(scored.classes, errors, strict=True):
+        values["classwise_ece", name] = error
     return values
-
-
-def _resampled(
-    scored: Scored,
-    labels_N: NDArray[np.int64],
-    point: OperatingPoint | None,
-    draws: tuple[int, int],
-) -> dict[Key, Floats]:
-    classes = scored.classes
-    chunks: list[dict[Key, Floats]] = []
-    for weights_RN in patient_weights(scored.groups, *draws):
-        counts = matrices.weighted_confusions(scored.actual_N, labels_N, len(classes), weights_RN)
-        values = _from_counts(counts, classes, point)
-        if len(classes) == 2:
-            values["auc", None] = weighted_aucs(
-                scored.actual_N == 1, scored.scores_NC[:, 1], weights_RN
-            )
-        else:
-            for index, name in enumerate(classes):
-                values["auc", name] = weighted_aucs(
-                    scored.actual_N == index, scored.scores_NC[:, index], weights_RN
-                )
-            values["auc", None] = np.mean([values["auc", name] for name in classes], axis=0)
-        chunks.append(values)
-    return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
-
-
-def _interval(draws: dict[Key, Floats], key: Key) -> tuple[float, float] | None:
-    return interval(draws[key]) if key in draws else None

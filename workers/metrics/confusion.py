@@ -1,8 +1,14 @@
-"""Confusion matrices, one or many at once, and the figures that follow from them."""
+"""Confusion matrices, one or many at once, and the figures that follow from them.
+
+A figure of a class that has no images is NaN, except where predictions alone make it 0: what was
+labelled as a class that nothing has, has precision 0 and F1 0.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
+
+from workers.metrics.ratios import ratio
 
 Floats = NDArray[np.float64]
 
@@ -15,56 +21,51 @@ def confusion(
     return counts
 
 
-def weighted_confusions(
-    actual_N: NDArray[np.int64],
-    predicted_N: NDArray[np.int64],
-    classes: int,
-    weights_RN: Floats,
-) -> Floats:
-    """Confusion matrices (R, C, C) of R weightings of the same images."""
+def cells(actual_N: NDArray[np.int64], predicted_N: NDArray[np.int64], classes: int) -> Floats:
+    """One-hot rows (N, C x C): the cell of the confusion matrix that each image is counted in."""
     cells_NK = np.zeros((len(actual_N), classes * classes))
     cells_NK[np.arange(len(actual_N)), actual_N * classes + predicted_N] = 1
-    return (weights_RN @ cells_NK).reshape(-1, classes, classes)
+    return cells_NK
 
 
 def accuracy(counts: Floats) -> Floats:
     """Share of right labels, of matrices (..., C, C)."""
-    return _ratio(np.trace(counts, axis1=-2, axis2=-1), counts.sum(axis=(-2, -1)))
+    return ratio(_hits(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
 
 
 def precision(counts: Floats) -> Floats:
-    """Of images labelled with a class, the share that have it: (..., C); 0 where none is."""
-    return _share(_hits(counts), counts.sum(axis=-2))
+    """Of images labelled with a class, the share that have it: (..., C).
+
+    0 where none is labelled so; NaN where none has the class either.
+    """
+    return share_of_found(_hits(counts), counts.sum(axis=-2), counts)
 
 
 def recall(counts: Floats) -> Floats:
-    """Of images that have a class, the share labelled so: (..., C); 0 where none has it."""
-    return _share(_hits(counts), counts.sum(axis=-1))
+    """Of images that have a class, the share labelled so: (..., C); NaN where none has it."""
+    return ratio(_hits(counts), counts.sum(axis=-1))
 
 
 def f1(counts: Floats) -> Floats:
-    """Harmonic mean of precision and recall: (..., C); 0 where a class never occurs."""
-    return _share(2 * _hits(counts), counts.sum(axis=-1) + counts.sum(axis=-2))
+    """Harmonic mean of precision and recall: (..., C); NaN where a class never occurs."""
+    return ratio(2 * _hits(counts), counts.sum(axis=-1) + counts.sum(axis=-2))
 
 
-def sensitivity(counts: Floats, positive: int) -> Floats:
-    """Share of the positive that are found, of matrices (..., 2, 2); NaN without positives."""
-    return _ratio(counts[..., positive, positive], counts[..., positive, :].sum(axis=-1))
+def specificity(counts: Floats) -> Floats:
+    """Of images of other classes, the share not labelled with a class: (..., C).
+
+    NaN where all images have the class.
+    """
+    others = counts.sum(axis=(-2, -1))[..., None] - counts.sum(axis=-1)
+    return ratio(others - (counts.sum(axis=-2) - _hits(counts)), others)
 
 
-def specificity(counts: Floats, positive: int) -> Floats:
-    """Share of the negative that are left alone, of (..., 2, 2); NaN without negatives."""
-    return sensitivity(counts, 1 - positive)
+def share_of_found(part: Floats, whole: Floats, counts: Floats) -> Floats:
+    """``part / whole`` by class; 0 where the whole is 0 though images have the class."""
+    shares = ratio(part, whole)
+    occurs = counts.sum(axis=-1) > 0
+    return np.where(np.isnan(shares) & occurs, 0.0, shares)
 
 
 def _hits(counts: Floats) -> Floats:
     return np.diagonal(counts, axis1=-2, axis2=-1)
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.nan_to_num(_ratio(part, whole))
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    result: Floats = np.full(np.shape(part), np.nan)
-    return np.divide(part, whole, out=result, where=np.asarray(whole) > 0)

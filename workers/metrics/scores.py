@@ -1,10 +1,16 @@
-"""Areas under ROC curves."""
+"""Areas under ROC and precision-recall curves."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from workers.metrics.bootstrap import Patients
+from workers.metrics.ratios import ratio
+
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 def class_auc(actual_N: NDArray[np.int64], scores_N: NDArray[np.floating], index: int) -> float:
@@ -23,24 +29,66 @@ def macro_auc(actual_N: NDArray[np.int64], scores_NC: NDArray[np.floating]) -> f
     return float(np.mean([class_auc(actual_N, scores_NC[:, c], c) for c in range(classes)]))
 
 
-def weighted_aucs(
-    is_positive_N: NDArray[np.bool_], scores_N: NDArray[np.floating], weights_RN: Floats
-) -> Floats:
-    """AUCs of R weightings of the same images; NaN where a side has no weight.
+@dataclass(frozen=True)
+class Ranking:
+    """Images of a class (P) and of the rest (Q) in the order of its score, sorted once.
 
-    Equal to the AUC of images repeated by whole weights: the weight of concordant pairs, ties
-    counting a half, over that of all pairs (Mann and Whitney 1947). Costs one sort.
+    Any number of resamples of the patients then costs a few passes over (images, resamples).
     """
-    order = np.argsort(scores_N, kind="stable")
-    ranked = scores_N[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    positive_N = is_positive_N[order]
-    weights_RN = weights_RN[:, order]
-    positive_RT = np.add.reduceat(np.where(positive_N, weights_RN, 0.0), starts, axis=1)
-    negative_RT = np.add.reduceat(np.where(positive_N, 0.0, weights_RN), starts, axis=1)
-    below_RT = np.cumsum(negative_RT, axis=1) - negative_RT
-    concordant_R = (positive_RT * (below_RT + negative_RT / 2)).sum(axis=1)
-    pairs_R = positive_RT.sum(axis=1) * negative_RT.sum(axis=1)
-    aucs_R = np.full(len(pairs_R), np.nan)
-    np.divide(concordant_R, pairs_R, out=aucs_R, where=pairs_R > 0)
-    return aucs_R
+
+    positive_P: Places
+    """Patient of each image of the class, lowest score first."""
+    negative_Q: Places
+    """Patient of each other image, lowest score first."""
+    before_P: Places
+    """Images of the class with a lower score."""
+    below_P: Places
+    """Other images with a lower score."""
+    through_P: Places
+    """Other images with a score not higher."""
+
+    @staticmethod
+    def of(
+        is_positive_N: NDArray[np.bool_], scores_N: NDArray[np.floating], patients: Patients
+    ) -> "Ranking":
+        """Sort the images of a class and of the rest by the class's score."""
+        order = np.argsort(scores_N, kind="stable")
+        positive = order[is_positive_N[order]]
+        negative = order[~is_positive_N[order]]
+        ranked_P, others_Q = scores_N[positive], scores_N[negative]
+        return Ranking(
+            positive_P=patients.index_N[positive],
+            negative_Q=patients.index_N[negative],
+            before_P=np.searchsorted(ranked_P, ranked_P, side="left"),
+            below_P=np.searchsorted(others_Q, ranked_P, side="left"),
+            through_P=np.searchsorted(others_Q, ranked_P, side="right"),
+        )
+
+    def areas(self, drawn_GR: Floats) -> tuple[Floats, Floats]:
+        """AUC and average precision (R,) of each resample; NaN where a side is empty.
+
+        Both equal those of images repeated as often as their patient was drawn. The AUC is the
+        share of concordant pairs, ties counting a half (Mann and Whitney 1947). The average
+        precision is the mean, over images of the class, of the precision at their score; images of
+        one score are found together.
+        """
+        drawn_PR = drawn_GR[self.positive_P]
+        found_PR, others_QR = _cumulated(drawn_PR), _cumulated(drawn_GR[self.negative_Q])
+        positives_R, negatives_R = found_PR[-1], others_QR[-1]
+        below_PR = others_QR[self.below_P]
+        concordant_R = np.einsum("pr,pr->r", drawn_PR, below_PR + others_QR[self.through_P]) / 2
+        auc_R = ratio(concordant_R, positives_R * negatives_R)
+        hits_PR = positives_R - found_PR[self.before_P]
+        called_PR = hits_PR + (negatives_R - below_PR)
+        # Where nothing is called nothing was drawn: any number but 0 keeps the quotient at 0.
+        np.maximum(called_PR, 1.0, out=called_PR)
+        hits_PR /= called_PR
+        precision_R = ratio(np.einsum("pr,pr->r", drawn_PR, hits_PR), positives_R)
+        return auc_R, np.where(np.isnan(auc_R), np.nan, precision_R)
+
+
+def _cumulated(values_XR: Floats) -> Floats:
+    """Sums of the first 0, 1, 2, ... rows."""
+    sums = np.zeros((len(values_XR) + 1, values_XR.shape[1]))
+    np.cumsum(values_XR, axis=0, out=sums[1:])
+    return sums

@@ -1,25 +1,17 @@
-"""Scoring one shard: decode, compute in fixed batches, write rows; no torch in here."""
+"""Scoring one shard: from a network's raw outputs to rows; no torch in here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from schemas.bundle import BACKENDS, BundleConfig
-from schemas.errors import BundleError, RejectedImage
+from schemas.bundle import BundleConfig
 from schemas.plan import Blob, ShardFunction, ShardResult
-from schemas.rejects import reject_row
-from schemas.tables import rows_of
 from workers.models.classifier.outputs import prediction_rows, probabilities
-from workers.prefetch import ahead
-from workers.reading import Image, Preparer
-from workers.scoring.forward import Batched, Outputs, slices
-
-AHEAD = 2
-"""Batches decoded while a GPU works on one. On a CPU decoding and the network share one core, and a
-thread between them costs 1 % and gains nothing."""
+from workers.scoring.forward import Batched, Outputs
+from workers.scoring.passing import Passage, check_planned, decode_ahead
 
 
 @dataclass(frozen=True)
@@ -36,32 +28,14 @@ class Scorer:
 
     def __call__(self, rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
         """Score the images of ``rows`` (columns ``image_id``, ``uri``, ``etag``, ``frame``)."""
-        ids: list[str] = rows.column("image_id").to_pylist()
-        scored: list[str] = []
-        outputs: list[Outputs] = []
-        rejects: list[tuple[int, RejectedImage]] = []
-        batches = self._decoded(rows, blobs)
-        for start, images in ahead(batches, self.ahead) if self.ahead else batches:
-            good: list[Image] = []
-            for offset, image in enumerate(images):
-                if isinstance(image, RejectedImage):
-                    rejects.append((start + offset, image))
-                    continue
-                good.append(image)
-                scored.append(ids[start + offset])
-            if good:
-                outputs.append(self.network.outputs(np.stack(good)))
-        predictions = prediction_rows(scored, self._probabilities(outputs), self._constants())
-        tables = {"predictions": predictions, "rejects": self._reject_rows(rows, rejects)}
-        return ShardResult(tables, done=len(scored), rejected=len(rejects))
-
-    def _decoded(
-        self, rows: pa.Table, blobs: Sequence[Blob]
-    ) -> Iterator[tuple[int, list[Image | RejectedImage]]]:
-        preparer = Preparer(self.config.preprocessing.recipe)
-        frames = rows.column("frame").to_pylist()
-        for part in slices(rows.num_rows, self.network.batch):
-            yield part.start, preparer.prepare_all(blobs[part], frames[part])
+        passed = Passage(self.config, self.network, "score", self.ahead)(rows, blobs)
+        scores_NC = self._probabilities(passed.outputs)
+        predictions = prediction_rows(passed.image_ids, scores_NC, self._constants())
+        return ShardResult(
+            {"predictions": predictions, "rejects": passed.rejects},
+            done=len(passed.image_ids),
+            rejected=passed.rejects.num_rows,
+        )
 
     def _probabilities(self, outputs: list[Outputs]) -> Outputs:
         if not outputs:
@@ -76,18 +50,6 @@ class Scorer:
             "scored_at": stamp,
         }
 
-    def _reject_rows(
-        self, rows: pa.Table, rejects: Sequence[tuple[int, RejectedImage]]
-    ) -> pa.Table:
-        taken = rows.take(pa.array([row for row, _ in rejects], pa.int64()))
-        return rows_of(
-            "rejects",
-            [
-                reject_row(row, reject, stage="score", subject=self.config.model_id)
-                for row, (_, reject) in zip(taken.to_pylist(), rejects, strict=True)
-            ],
-        )
-
 
 def make_scorer(
     params: Mapping[str, Any], config: BundleConfig, network: Batched, backend: str
@@ -99,16 +61,5 @@ def make_scorer(
     Raises:
         BundleError: when the bundle is not the model the plan names.
     """
-    if config.model_id != params["model_id"]:
-        raise BundleError(
-            "The bundle is another model than planned",
-            where=config.name,
-            got=config.model_id,
-            remedy=f"the plan names {params['model_id']}",
-        )
-    if config.family != "classifier":
-        raise BundleError(
-            "There is no scorer for this family", where=config.name, got=config.family
-        )
-    depth = AHEAD if BACKENDS[backend].device == "cuda" else 0
-    return Scorer(config, network, backend, str(params["scored_at"]), depth)
+    check_planned(params, config)
+    return Scorer(config, network, backend, str(params["scored_at"]), decode_ahead(backend))

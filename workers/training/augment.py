@@ -6,13 +6,14 @@ import torch
 from torch import Generator, Tensor
 
 from workers.training.config import Augmentation
+from workers.training.randaugment import randaugment
 
 
 def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
     """Change each image of a uint8 batch on its own; returns uint8 of the same shape.
 
     All draws are made on the CPU from ``generator``, so that they do not depend on the device.
-    What moves in from outside is black, as the padding of a letterbox is.
+    What moves in from outside is black, as the padding of a letterbox is. RandAugment comes last.
     """
     images_NCHW = pixels_NCHW.float()
     if _moves(augmentation):
@@ -26,7 +27,10 @@ def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generato
         )
     if augmentation.contrast or augmentation.brightness:
         images_NCHW = _tone(images_NCHW, augmentation, generator)
-    return images_NCHW.round().clamp(0, 255).to(torch.uint8)
+    changed_NCHW = images_NCHW.round().clamp(0, 255).to(torch.uint8)
+    if augmentation.randaugment is None:
+        return changed_NCHW
+    return randaugment(changed_NCHW, *augmentation.randaugment, generator)
 
 
 def affine_matrices(count: int, augmentation: Augmentation, generator: Generator) -> Tensor:

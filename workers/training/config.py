@@ -7,23 +7,26 @@ from typing import Any, Literal, Self
 OptimiserName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "step", "constant"]
 Precision = Literal["fp32", "bf16"]
+LossName = Literal["cross_entropy", "binary", "focal", "cost"]
+Head = Literal["softmax", "corn"]
+
+EVERY_BLOCK = -1
+"""The depth of a stage that trains the whole network."""
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights move."""
+    """How weights move, in every stage; the rate itself is the stage's."""
 
     optimiser: OptimiserName = "adamw"
-    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
     """Of SGD (Nesterov); Adam's betas are 0.9 and 0.999."""
     schedule: ScheduleName = "cosine"
+    """Of a stage, after its warm-up; step divides the rate by ten at half and three quarters."""
     warm_up_epochs: float = 1.0
     final_share: float = 0.01
     """Of the learning rate, where the cosine ends."""
-    step_epochs: tuple[float, ...] = ()
-    """Epochs after which a step schedule divides the rate by ten."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 does not clip."""
 
@@ -44,6 +47,34 @@ class Augmentation:
     """Added, of the full range, each way."""
     contrast: float = 0.0
     """The factor about the image's mean lies within 1 - contrast and 1 + contrast."""
+    mixup: float = 0.0
+    """Alpha of the beta distribution; 0 blends nothing."""
+    randaugment: tuple[int, int] | None = None
+    """Operations and magnitude of torchvision's RandAugment."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What training minimises; see `schemas.specs.train.Loss`."""
+
+    name: LossName = "cross_entropy"
+    gamma: float = 2.0
+    """Of the focal loss."""
+    costs: tuple[tuple[float, ...], ...] = ()
+    """Of the cost loss, by actual class (rows) and predicted class (columns)."""
+    cross_entropy_share: float = 0.0
+    """Of the cost loss."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training with its own depth and rate."""
+
+    epochs: int
+    unfrozen: int = EVERY_BLOCK
+    """Blocks trained, counted from the head; 0 trains the head alone."""
+    learning_rate: float = 1e-3
+    """Peak of the stage."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +85,34 @@ class TrainConfig:
     classes: tuple[str, ...]
     recipe: Mapping[str, Any]
     """The pixel recipe as JSON values; its ``size`` and ``channels`` shape the input."""
-    epochs: int
+    stages: tuple[Stage, ...]
+    """At least one, in their order."""
     batch: int = 32
     """Images per step over all workers."""
     seed: int = 0
     start: Literal["none", "timm", "checkpoint"] = "none"
+    new_head: bool = False
+    """Leave the classifier at its random start even where that of the checkpoint would fit, as a
+    task with other classes needs it."""
     precision: Precision = "fp32"
     """bf16 runs matrix work in bfloat16 and keeps weights and loss in float32."""
-    class_weights: Literal["none", "balanced"] = "none"
+    head: Head = "softmax"
+    loss: LossSettings = field(default_factory=LossSettings)
+    balance: Literal["none", "weights", "sampler"] = "none"
+    ema_decay: float = 0.0
+    """Of the moving average of the weights that is validated and kept; 0 keeps none."""
+    calibrate: bool = True
+    """Fit a temperature on the validation part."""
     label_smoothing: float = 0.0
     stop_after: int = 0
-    """Epochs without a better validation AUC after which training ends; 0 never stops early."""
+    """Epochs without a better validation AUC after which a stage ends; 0 never stops early."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
 
     @property
     def in_chans(self) -> int:
@@ -88,10 +134,13 @@ class TrainConfig:
         """
         known = dict(values)
         known["classes"] = tuple(known["classes"])
-        optimisation = dict(known.pop("optimisation", {}))
+        optimisation = known.pop("optimisation", {})
         augmentation = known.pop("augmentation", {})
-        if "step_epochs" in optimisation:
-            optimisation["step_epochs"] = tuple(optimisation["step_epochs"])
+        loss = dict(known.pop("loss", {}))
+        loss["costs"] = tuple(tuple(row) for row in loss.get("costs", ()))
+        if augmentation.get("randaugment"):
+            augmentation = {**augmentation, "randaugment": tuple(augmentation["randaugment"])}
+        stages = tuple(Stage(**one) for one in known.pop("stages"))
         names = {one.name for one in fields(cls)}
         unknown = sorted(set(known) - names)
         if unknown:
@@ -99,5 +148,7 @@ class TrainConfig:
         return cls(
             optimisation=Optimisation(**optimisation),
             augmentation=Augmentation(**augmentation),
+            loss=LossSettings(**loss),
+            stages=stages,
             **known,
         )

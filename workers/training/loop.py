@@ -1,4 +1,11 @@
-"""The epoch loop: resume, train, validate, keep the best, checkpoint, report."""
+"""The epoch loop: resume, train by stages, validate, keep the best, checkpoint, report.
+
+A stage has its own depth, epochs and learning rate. It begins with the weights as the stage
+before left them, as in gradual unfreezing (Howard and Ruder 2018), and with a fresh optimiser,
+warm-up and schedule. Early stopping ends a stage, not the training, and compares within the stage,
+as a network may lose some ground where more of it is unfrozen. The best epoch is that of the whole
+training.
+"""
 
 import tempfile
 import time
@@ -8,10 +15,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from workers.training import ranks
-from workers.training.checkpoint import Progress, cpu_state, load_checkpoint, save_checkpoint
-from workers.training.config import Optimisation, Precision
+from workers.training.checkpoint import (
+    Progress,
+    Training,
+    cpu_state,
+    load_progress,
+    load_weights,
+    save_checkpoint,
+)
+from workers.training.config import Optimisation, Precision, Stage
 from workers.training.context import TrainContext
 from workers.training.optimisation import learning_rate, make_optimiser
 
@@ -34,17 +49,21 @@ class Learner:
     """Figures over the validation part, equal on every rank."""
     monitor: str
     """The figure of `validate` whose largest value marks the best epoch."""
+    set_depth: Callable[[int], None]
+    """Freeze all but so many blocks of ``network``; asked again after each call of its `train`,
+    which would wake the batch norms of frozen blocks."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """How long and how a learner is trained."""
 
-    epochs: int
+    stages: tuple[Stage, ...]
     seed: int
     optimisation: Optimisation
     precision: Precision = "fp32"
     stop_after: int = 0
+    ema_decay: float = 0.0
 
 
 def fit(learner: Learner, settings: LoopSettings, context: TrainContext) -> Progress:
@@ -56,92 +75,141 @@ def fit(learner: Learner, settings: LoopSettings, context: TrainContext) -> Prog
     device = torch.device(context.device)
     # Measured on a CPU with ResNet-18: 16 % more images/s than the default layout.
     network = learner.network.to(device).to(memory_format=torch.channels_last)
-    optimiser = make_optimiser(network, settings.optimisation)
-    progress = Progress()
     with context.load_checkpoint() as folder:
+        progress = Progress() if folder is None else load_progress(folder)
+        training = Training(
+            network,
+            _average(network, settings.ema_decay),
+            progress,
+            _enter_stage(learner, settings, progress.stage),
+        )
         if folder is not None:
-            progress = load_checkpoint(folder, network, optimiser)
-    spread = ranks.spread(network, device)
-    for epoch in range(progress.epochs_done, settings.epochs):
-        if _waited_long_enough(progress, settings.stop_after):
+            load_weights(folder, training)
+    _train_stage(learner, settings, training, context)
+    while progress.stage + 1 < len(settings.stages):
+        progress.stage += 1
+        progress.stage_epochs = 0
+        training.optimiser = _enter_stage(learner, settings, progress.stage)
+        _train_stage(learner, settings, training, context)
+    return progress
+
+
+def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return average.eval()
+
+
+def _enter_stage(learner: Learner, settings: LoopSettings, number: int) -> torch.optim.Optimizer:
+    """Set the stage's depth and make its optimiser."""
+    stage = settings.stages[number]
+    learner.set_depth(stage.unfrozen)
+    # What is frozen now may hold gradients of the stage before, which clipping would count.
+    learner.network.zero_grad(set_to_none=True)
+    return make_optimiser(learner.network, settings.optimisation, stage.learning_rate)
+
+
+def _train_stage(
+    learner: Learner, settings: LoopSettings, training: Training, context: TrainContext
+) -> None:
+    """Train what is left of the stage."""
+    stage = settings.stages[training.progress.stage]
+    # Wrapped anew in each stage: DDP averages what needed gradients when it was made.
+    spread = ranks.spread(training.network, torch.device(context.device))
+    while training.progress.stage_epochs < stage.epochs:
+        if _stalled(training.progress, learner.monitor, settings.stop_after):
             break
         started = time.perf_counter()
-        loss = _train_epoch(learner, settings, (spread, optimiser, epoch), context)
+        figures = _train_epoch(learner, settings, training, spread, context)
         trained = time.perf_counter()
-        ranks.share_buffers(network)
-        network.eval()
+        ranks.share_buffers(training.network)
+        judged = training.judged.eval()
+        if judged is not training.network:
+            ranks.share_buffers(judged)
         with torch.inference_mode():
-            figures = dict(learner.validate(network))
+            figures |= learner.validate(judged)
         figures |= {
-            "epoch": float(epoch),
-            "loss": loss,
             "train_s": trained - started,
             "validate_s": time.perf_counter() - trained,
         }
-        _note(progress, network, figures, learner.monitor)
-        _report(context, network, optimiser, progress)
-    return progress
+        _note(training, figures, learner.monitor)
+        _report(context, training)
 
 
 def _train_epoch(
     learner: Learner,
     settings: LoopSettings,
-    moving: tuple[nn.Module, torch.optim.Optimizer, int],
+    training: Training,
+    spread: nn.Module,
     context: TrainContext,
-) -> float:
-    """One epoch over this rank's batches; returns the rank's mean loss."""
-    network, optimiser, epoch = moving
-    device = torch.device(context.device)
-    network.train()
+) -> dict[str, float]:
+    """One epoch over this rank's batches; returns the rank's mean loss and what was trained."""
+    device, progress = torch.device(context.device), training.progress
+    epoch, stage = progress.epochs_done, settings.stages[progress.stage]
+    spread.train()
+    learner.set_depth(stage.unfrozen)
     # Dropout draws from torch's own generator.
     torch.manual_seed(hash_seed(settings.seed, epoch, context.rank))
     total = torch.zeros((), device=device)
-    steps = 0
+    steps, rate = 0, 0.0
     for step, batch in enumerate(learner.batches(epoch)):
-        rate = learning_rate(
-            epoch * learner.steps + step, learner.steps, settings.epochs, settings.optimisation
-        )
-        for group in optimiser.param_groups:
+        done = progress.stage_epochs * learner.steps + step
+        rate = learning_rate(done, learner.steps, stage, settings.optimisation)
+        for group in training.optimiser.param_groups:
             group["lr"] = rate
         on_device = tuple(part.to(device, non_blocking=True) for part in batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = learner.loss(network, on_device)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.optimisation.clip_norm:
-            nn.utils.clip_grad_norm_(network.parameters(), settings.optimisation.clip_norm)
-        optimiser.step()
+            loss = learner.loss(spread, on_device)
+        _step(loss, training, settings.optimisation.clip_norm)
         total += loss.detach()
         steps += 1
-    return float(total) / max(steps, 1)
+    return {
+        "epoch": float(epoch),
+        "stage": float(progress.stage),
+        "learning_rate": rate,
+        "loss": float(total) / max(steps, 1),
+    }
 
 
-def _note(progress: Progress, network: nn.Module, figures: dict[str, float], monitor: str) -> None:
+def _step(loss: Tensor, training: Training, clip_norm: float) -> None:
+    """Move the weights against the gradient of the loss, and their average after them."""
+    training.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(training.network.parameters(), clip_norm)
+    training.optimiser.step()
+    if training.average is not None:
+        training.average.update_parameters(training.network)
+
+
+def _note(training: Training, figures: dict[str, float], monitor: str) -> None:
+    progress = training.progress
     progress.epochs_done += 1
+    progress.stage_epochs += 1
     progress.history.append(figures)
     if progress.best_epoch < 0 or figures[monitor] > progress.best_value:
         progress.best_value = figures[monitor]
         progress.best_epoch = progress.epochs_done - 1
-        progress.best = cpu_state(network)
+        progress.best = cpu_state(training.judged)
 
 
-def _report(
-    context: TrainContext,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    figures = progress.history[-1]
+def _report(context: TrainContext, training: Training) -> None:
+    figures = training.progress.history[-1]
     if context.rank != 0:
         context.report(figures, None)
         return
     with tempfile.TemporaryDirectory(prefix="rayward-train-") as folder:
-        save_checkpoint(Path(folder), network, optimiser, progress)
+        save_checkpoint(Path(folder), training)
         context.report(figures, Path(folder))
 
 
-def _waited_long_enough(progress: Progress, stop_after: int) -> bool:
-    return bool(stop_after) and progress.epochs_done - 1 - progress.best_epoch >= stop_after
+def _stalled(progress: Progress, monitor: str, stop_after: int) -> bool:
+    """Whether the last ``stop_after`` epochs of the stage brought nothing better in it."""
+    if not stop_after:
+        return False
+    values = [one[monitor] for one in progress.history if one["stage"] == progress.stage]
+    return len(values) > stop_after and max(values[-stop_after:]) <= max(values[:-stop_after])
 
 
 def hash_seed(*parts: int) -> int:

@@ -5,11 +5,16 @@ import math
 import torch
 from torch import nn
 
-from workers.training.config import Optimisation
+from workers.training.config import Optimisation, Stage
+
+_STEPS_DOWN = (0.5, 0.75)
+"""Shares of a stage after which a step schedule divides the rate by ten."""
 
 
-def make_optimiser(network: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """An optimiser that decays weight matrices and kernels, not biases and norms."""
+def make_optimiser(
+    network: nn.Module, settings: Optimisation, rate: float
+) -> torch.optim.Optimizer:
+    """An optimiser of what is not frozen; it decays matrices and kernels, not biases and norms."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trained if parameter.ndim > 1]
     plain = [parameter for parameter in trained if parameter.ndim <= 1]
@@ -17,7 +22,6 @@ def make_optimiser(network: nn.Module, settings: Optimisation) -> torch.optim.Op
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    rate = settings.learning_rate
     if settings.optimiser == "sgd":
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
@@ -27,22 +31,21 @@ def make_optimiser(network: nn.Module, settings: Optimisation) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 
-def learning_rate(step: int, steps_per_epoch: int, epochs: int, settings: Optimisation) -> float:
-    """The rate of one step, counted from 0 over the whole training.
+def learning_rate(step: int, steps_per_epoch: int, stage: Stage, settings: Optimisation) -> float:
+    """The rate of one step of a stage, counted from 0 where the stage begins.
 
-    It rises in a line over the warm-up, then follows the schedule; it has no state, so a resumed
-    training needs none.
+    It rises in a line over the warm-up to the stage's rate, then follows the schedule over the
+    stage's epochs; it has no state, so a resumed training needs none.
     """
+    peak = stage.learning_rate
     warm_up = settings.warm_up_epochs * steps_per_epoch
     if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
+        return peak * (step + 1) / warm_up
     if settings.schedule == "constant":
-        return settings.learning_rate
+        return peak
+    total = stage.epochs * steps_per_epoch
     if settings.schedule == "step":
-        epoch = step / steps_per_epoch
-        passed = sum(epoch >= milestone for milestone in settings.step_epochs)
-        return settings.learning_rate * 0.1**passed
-    total = epochs * steps_per_epoch
+        return peak * 0.1 ** sum(step >= share * total for share in _STEPS_DOWN)
     done = (step - warm_up) / max(total - warm_up, 1)
     share = settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * done)) / 2
-    return settings.learning_rate * share
+    return peak * share

@@ -22,7 +22,7 @@ from tests.cluster.cli.conftest import Call
 
 COMMANDS = (
     "run", "plan", "status", "publish", "discard", "maintain", "query", "tables", "export",
-    "models", "schema", "doctor",
+    "models", "report", "schema", "doctor",
 )  # fmt: skip
 
 

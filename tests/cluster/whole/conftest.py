@@ -50,10 +50,11 @@ jobs:
     preprocess: {size: 32}
     epochs: 2
     batch_size: 16
+    world_size: 1
+    backends: eager
   - kind: score
     dataset: chest
     model: tiny
-    backend: torch-fp32
     execution: {shard_images: 16}
   - kind: evaluate
     dataset: chest

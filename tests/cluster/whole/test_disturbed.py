@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.whole.conftest import Place
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("whole")]
 
 CLEAN_AGAIN = ("--only", "clean", "--set", "clean.min_contrast=1.5")
 """Cleaning by other rules: all images again, in ten shards."""

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 
 from tests.cluster.whole.conftest import Place
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("whole")]
 
 SCORED = """
 SELECT scores[2] AS positive, label AS actual,

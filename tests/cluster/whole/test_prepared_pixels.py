@@ -6,6 +6,8 @@ import pytest
 
 from tests.cluster.whole.conftest import Place
 
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("whole")]
+
 TRAIN_AND_SCORE = ("--only", "train", "--only", "score")
 FROM_SOURCES = ("--set", "train.use_prepared=false", "--set", "score.use_prepared=false")
 
@@ -15,7 +17,6 @@ def scores_of(place: Place) -> dict[tuple[str, str], list[float]]:
     return {(row["model_id"], row["image_id"]): row["scores"] for row in rows}
 
 
-@pytest.mark.cluster
 def test_models_and_scores_do_not_depend_on_where_pixels_come_from(
     done: Place, tmp_path: Path
 ) -> None:
@@ -28,7 +29,6 @@ def test_models_and_scores_do_not_depend_on_where_pixels_come_from(
         assert scores == pytest.approx(theirs[key], abs=1e-6)
 
 
-@pytest.mark.cluster
 def test_prepared_pixels_need_no_sources(done: Place, tmp_path: Path) -> None:
     place = done.with_lake(tmp_path / "prepared", without=("predictions",))
     archive = done.folder / "phantoms"

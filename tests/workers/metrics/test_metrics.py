@@ -1,14 +1,20 @@
 """Figures of merit against scikit-learn, and intervals against plain resampling."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
 from schemas.bundle import OperatingPoint
-from workers.metrics.bootstrap import interval, patient_weights
+from workers.metrics import bootstrap
+from workers.metrics.bootstrap import Patients, interval
 from workers.metrics.classification import Figure, Scored, classification_figures
-from workers.metrics.scores import macro_auc, weighted_aucs
+from workers.metrics.scores import Ranking, macro_auc
 from workers.metrics.thresholds import choose_point
 
 
@@ -47,6 +53,30 @@ def test_figures_equal_scikit_learn(classes: int) -> None:
     judged = [1] if classes == 2 else range(classes)
     aucs = [sk.roc_auc_score(actual == c, scored.scores_NC[:, c]) for c in judged]
     assert found["auc", None].value == pytest.approx(np.mean(aucs))
+    precisions = []
+    for index, name in enumerate(scored.classes):
+        truth, called = actual == index, labels == index
+        score = sk.average_precision_score(truth, scored.scores_NC[:, index])
+        assert found["average_precision", name].value == pytest.approx(score)
+        precisions.append(score)
+        if classes > 2:
+            assert found["auc", name].value == pytest.approx(aucs[index])
+            expected = sk.recall_score(~truth, ~called)
+            assert found["specificity", name].value == pytest.approx(expected)
+    assert found["average_precision", None].value == pytest.approx(np.mean(precisions))
+    balanced = sk.balanced_accuracy_score(actual, labels)
+    assert found["balanced_accuracy", None].value == pytest.approx(balanced)
+    assert found["recall", None].value == pytest.approx(balanced)
+
+
+def test_every_metric_with_an_interval_has_it_around_its_value() -> None:
+    found = classification_figures(_scored(3), None, resamples=200)
+    without = {figure.metric for figure in found if figure.interval is None}
+    assert without == {"ece", "classwise_ece", "confusion"}
+    for figure in found:
+        if figure.interval is not None:
+            assert figure.interval[0] <= figure.value <= figure.interval[1], figure
+            assert figure.interval[0] < figure.interval[1], figure
 
 
 def test_operating_point_moves_labels_and_gives_sensitivity() -> None:
@@ -64,41 +94,83 @@ def test_operating_point_moves_labels_and_gives_sensitivity() -> None:
 def test_figures_without_meaning_are_left_out() -> None:
     one_sided = Scored(("a", "b"), np.zeros(5, np.int64), np.full((5, 2), 0.5, np.float32), "vwxyz")
     found = _by_key(classification_figures(one_sided, None, resamples=20))
-    assert ("auc", None) not in found
-    assert found["recall", "b"].value == 0
+    assert not {"auc", "average_precision"} & {metric for metric, _ in found}
+    # Nothing has the class: that none of it is found says nothing of the model.
+    assert ("recall", "b") not in found
+    assert ("precision", "b") not in found
+    assert found["recall", None].value == found["balanced_accuracy", None].value == 1
+    assert found["accuracy", None].interval == (1, 1)
+
+
+def test_a_class_that_is_only_predicted_has_precision_0() -> None:
+    scores = np.asarray([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    found = _by_key(
+        classification_figures(Scored(("a", "b"), np.zeros(2, np.int64), scores, "vw"), None)
+    )
+    assert (found["precision", "b"].value, found["f1", "b"].value) == (0, 0)
+    assert found["precision", None].value == 0.5
+    assert found["recall", None].value == found["recall", "a"].value == 0.5
 
 
 def test_macro_auc_of_a_missing_class_is_undefined() -> None:
     assert np.isnan(macro_auc(np.array([0, 1, 0]), np.eye(3)))
 
 
-def test_weighted_auc_equals_auc_of_repeated_images() -> None:
+@given(
+    data=arrays(np.int64, st.tuples(st.integers(2, 40), st.just(3)), elements=st.integers(0, 5)),
+)
+def test_areas_of_resamples_equal_those_of_repeated_images(data: np.ndarray) -> None:
+    """Columns: class (even or odd), score (many ties), how often the image's patient was drawn."""
+    positive, scores, counts = data[:, 0] % 2 == 1, data[:, 1] / 5, data[:, 2]
+    patients = Patients(np.arange(len(data)), len(data))
+    ranking = Ranking.of(positive, scores, patients)
+    (auc,), (precision,) = ranking.areas(counts[:, None].astype(float))
+    truth, repeated = np.repeat(positive, counts), np.repeat(scores, counts)
+    if truth.all() or not truth.any():
+        assert np.isnan(auc)
+        assert np.isnan(precision)
+        return
+    assert auc == pytest.approx(sk.roc_auc_score(truth, repeated))
+    assert precision == pytest.approx(sk.average_precision_score(truth, repeated))
+
+
+def test_many_resamples_are_each_computed_alone() -> None:
     generator = np.random.default_rng(3)
     positive = generator.random(60) < 0.4
     scores = np.round(generator.random(60) + 0.3 * positive, 1)
-    weights = generator.integers(0, 4, (25, 60))
-    found = weighted_aucs(positive, scores, weights.astype(float))
-    expected = [
-        sk.roc_auc_score(np.repeat(positive, row), np.repeat(scores, row)) for row in weights
-    ]
-    assert_allclose(found, expected, rtol=1e-12)
+    index = generator.integers(0, 20, 60)
+    drawn = generator.integers(0, 4, (20, 25)).astype(float)
+    aucs, precisions = Ranking.of(positive, scores, Patients(index, 20)).areas(drawn)
+    for place, counts in enumerate(drawn.T.astype(int)):
+        truth, repeated = (np.repeat(one, counts[index]) for one in (positive, scores))
+        assert aucs[place] == pytest.approx(sk.roc_auc_score(truth, repeated))
+        assert precisions[place] == pytest.approx(sk.average_precision_score(truth, repeated))
 
 
-def test_weighted_auc_without_negatives_is_undefined() -> None:
-    found = weighted_aucs(np.array([True, False]), np.array([0.1, 0.2]), np.array([[1.0, 0.0]]))
-    assert np.isnan(found).all()
+def _weights(groups: Sequence[str], resamples: int, seed: int) -> np.ndarray:
+    """How often each image counts: (resamples, images)."""
+    patients = Patients.of(groups)
+    drawn = np.concatenate(list(patients.draws(resamples, seed)), axis=1)
+    return drawn.T[:, patients.index_N]
 
 
 def test_patients_are_drawn_whole_and_seeded() -> None:
     groups = ["p", "q", "p", "r", "q", "s"]
-    weights = np.concatenate(list(patient_weights(groups, 50, seed=7)))
+    weights = _weights(groups, 50, seed=7)
     assert weights.shape == (50, 6)
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, 1] == weights[:, 4]).all()
     assert (weights[:, [0, 1, 3, 5]].sum(axis=1) == 4).all()
-    again = np.concatenate(list(patient_weights(groups, 50, seed=7)))
-    assert (weights == again).all()
-    assert (weights != np.concatenate(list(patient_weights(groups, 50, seed=8)))).any()
+    assert (weights == _weights(groups, 50, seed=7)).all()
+    assert (weights != _weights(groups, 50, seed=8)).any()
+
+
+def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = _scored(3, count=90)
+    whole = classification_figures(scored, None, resamples=40, seed=2)
+    monkeypatch.setattr(bootstrap, "CHUNK_VALUES", 90 * 7)
+    assert len(list(Patients.of(scored.groups).draws(40, 2))) == 6
+    assert classification_figures(scored, None, resamples=40, seed=2) == whole
 
 
 def test_interval_equals_that_of_plain_resampling() -> None:
@@ -107,7 +179,7 @@ def test_interval_equals_that_of_plain_resampling() -> None:
     groups = np.asarray(scored.groups)
     labels = scored.scores_NC.argmax(axis=1)
     accuracies, aucs = [], []
-    for row in np.concatenate(list(patient_weights(scored.groups, 300, seed=11))):
+    for row in _weights(scored.groups, 300, seed=11):
         names, first = np.unique(groups, return_index=True)
         drawn = np.repeat(names, row[first].astype(int))
         picked = np.concatenate([np.flatnonzero(groups == name) for name in drawn])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.plan import Blob
-from workers.training.config import Augmentation, Optimisation, TrainConfig
+from workers.training.config import Augmentation, Stage, TrainConfig
 from workers.training.examples import Examples
 
 
@@ -56,9 +56,8 @@ def config() -> TrainConfig:
         architecture="test_efficientnet",
         classes=("dark", "bright"),
         recipe={"size": 32, "channels": 1},
-        epochs=3,
+        stages=(Stage(3, learning_rate=0.01),),
         batch=16,
         seed=5,
-        optimisation=Optimisation(learning_rate=0.01),
         augmentation=Augmentation(rotate_deg=10, translate=0.05, scale=0.1, brightness=0.05),
     )

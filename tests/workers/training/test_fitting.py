@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -15,34 +16,19 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from schemas.errors import RunError
-from tests.workers.training.local_context import LocalContext
+from schemas.errors import BundleError, RunError
+from tests.workers.training.local_context import DyingContext, Interrupted, LocalContext
+from workers.models.classifier.blocks import HEAD, find_parts
 from workers.models.classifier.fitting import fit_classifier
+from workers.models.classifier.network import build_network
 from workers.training import ranks
 from workers.training.checkpoint import BEST_FILE, WEIGHTS_FILE
-from workers.training.config import TrainConfig
+from workers.training.config import Stage, TrainConfig
 from workers.training.examples import Examples
+from workers.training.loop import hash_seed
 
 MakeExamples = Callable[[int, int], Examples]
 CACHE = 2**24
-
-
-class Interrupted(Exception):
-    """Stands in for a process that is killed after an epoch."""
-
-
-class DyingContext(LocalContext):
-    """Dies right after it kept the checkpoint of an epoch."""
-
-    def __init__(self, folder: Path, dies_after: int) -> None:
-        super().__init__(folder)
-        self._left = dies_after
-
-    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
-        super().report(metrics, checkpoint_dir)
-        self._left -= 1
-        if not self._left:
-            raise Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +50,7 @@ def test_training_learns_and_keeps_its_best_epoch(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
     context = LocalContext(tmp_path / "kept")
-    longer = replace(config, epochs=6)
+    longer = replace(config, stages=(Stage(6, learning_rate=0.01),))
     fitted = fit_classifier(longer, make_examples(160, 60), context, cache_bytes=CACHE)
     aucs = [report["auc"] for report in context.reports]
     assert len(aucs) == 6
@@ -75,11 +61,26 @@ def test_training_learns_and_keeps_its_best_epoch(
     _assert_equal(fitted.progress.best, _weights(tmp_path / "kept", BEST_FILE))
 
 
-@pytest.mark.parametrize("dies_after", [1, 2])
+@pytest.mark.parametrize(
+    ("stages", "ema_decay", "dies_after"),
+    [
+        ((Stage(3),), 0.0, 1),
+        ((Stage(3),), 0.9, 2),
+        ((Stage(1, 0), Stage(2, 2), Stage(1)), 0.0, 1),
+        ((Stage(1, 0), Stage(2, 2), Stage(1)), 0.9, 2),
+    ],
+)
 def test_resumed_training_ends_with_the_same_weights(
-    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig, dies_after: int
+    tmp_path: Path,
+    make_examples: MakeExamples,
+    config: TrainConfig,
+    stages: tuple[Stage, ...],
+    ema_decay: float,
+    dies_after: int,
 ) -> None:
     examples = make_examples(64, 20)
+    stages = tuple(replace(one, learning_rate=0.01) for one in stages)
+    config = replace(config, stages=stages, ema_decay=ema_decay)
     whole = LocalContext(tmp_path / "whole")
     undisturbed = fit_classifier(config, examples, whole, cache_bytes=CACHE)
     dying = DyingContext(tmp_path / "cut", dies_after)
@@ -100,7 +101,7 @@ def test_resumed_training_ends_with_the_same_weights(
 def test_memory_for_images_changes_no_weight(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
-    short = replace(config, epochs=1)
+    short = replace(config, stages=(Stage(1, learning_rate=0.01),))
     folders = []
     for cache_bytes in (CACHE, 50 * 1024):
         folders.append(tmp_path / str(cache_bytes))
@@ -116,7 +117,7 @@ def test_seed_decides_the_weights(
     found = []
     for number, seed in enumerate((1, 1, 2)):
         context = LocalContext(tmp_path / str(number))
-        short = replace(config, seed=seed, epochs=1)
+        short = replace(config, seed=seed, stages=(Stage(1, learning_rate=0.01),))
         fit_classifier(short, make_examples(48, 16), context, cache_bytes=CACHE)
         found.append(_weights(tmp_path / str(number)))
     _assert_equal(found[0], found[1])
@@ -126,16 +127,49 @@ def test_seed_decides_the_weights(
 def test_early_stopping_ends_training(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
-    still = replace(
-        config,
-        epochs=8,
-        stop_after=2,
-        optimisation=replace(config.optimisation, learning_rate=1e-9),
-    )
+    still = replace(config, stages=(Stage(8, learning_rate=1e-9),), stop_after=2)
     context = LocalContext(tmp_path / "kept")
     fitted = fit_classifier(still, make_examples(48, 20), context, cache_bytes=CACHE)
     assert len(context.reports) < 8
     assert len(context.reports) == fitted.progress.best_epoch + 3
+
+
+def test_stages_train_the_blocks_they_name(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    found = []
+    for epochs in (1, 2):
+        stages = (Stage(1, 0, 0.01), Stage(1, 2, 0.01))[:epochs]
+        context = LocalContext(tmp_path / str(epochs))
+        fit_classifier(
+            replace(config, stages=stages), make_examples(48, 16), context, cache_bytes=CACHE
+        )
+        found.append(_weights(tmp_path / str(epochs)))
+    torch.manual_seed(hash_seed(config.seed))
+    network = build_network(config.architecture, 2, 1)
+    parts = find_parts(network)
+    start = network.state_dict()
+    for name, tensor in found[0].items():
+        inner = name.removeprefix("network.")
+        part = parts[inner.rpartition(".")[0]]
+        # Statistics of batch norms stay with the weights of their block.
+        assert torch.equal(tensor, start[inner]) == (part != HEAD), name
+        assert torch.equal(tensor, found[1][name]) == (part > 2), name
+
+
+def test_a_depth_the_network_has_not_is_refused_before_training(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    context = LocalContext(tmp_path / "kept")
+    deeper = replace(config, stages=(Stage(1, 0, 0.01), Stage(1, 6, 0.01)))
+    examples = replace(make_examples(48, 16), fetch=_never)  # no image is read before
+    with pytest.raises(BundleError, match="got unfrozen 6 of 5 blocks"):
+        fit_classifier(deeper, examples, context, cache_bytes=CACHE)
+    assert not context.reports
+
+
+def _never(rows: object) -> NoReturn:
+    raise AssertionError
 
 
 def test_too_few_images_are_refused(
@@ -170,7 +204,7 @@ class RankContext:
 
 
 def _rank(rank: int, port: int, folders: Path, job: tuple[TrainConfig, Examples]) -> None:
-    """A whole training, then one that is cut off after an epoch and resumed."""
+    """A whole training, then one that is cut off in its second stage and resumed."""
     config, examples = job
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -179,7 +213,7 @@ def _rank(rank: int, port: int, folders: Path, job: tuple[TrainConfig, Examples]
     assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
     assert ranks.gather_counts(rank + 5, torch.device("cpu")) == [5, 6]
     assert ranks.add_up(np.array([rank, 1]), torch.device("cpu")).tolist() == [1, 2]
-    for name, stops_after in (("whole", 0), ("cut", 1), ("cut", 0)):
+    for name, stops_after in (("whole", 0), ("cut", 2), ("cut", 0)):
         context = RankContext(folders / name, stops_after)
         try:
             fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
@@ -194,7 +228,8 @@ def _rank(rank: int, port: int, folders: Path, job: tuple[TrainConfig, Examples]
 def test_two_ranks_agree_and_resume_exactly(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
-    job = (replace(config, epochs=2), make_examples(70, 21))
+    stages = (Stage(1, 0, 0.01), Stage(2, 2, 0.01))
+    job = (replace(config, stages=stages, ema_decay=0.9), make_examples(70, 21))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -203,6 +238,6 @@ def test_two_ranks_agree_and_resume_exactly(
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(240)
         assert process.exitcode == 0
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))

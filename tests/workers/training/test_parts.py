@@ -15,7 +15,7 @@ from schemas.errors import RejectedImage
 from schemas.reasons import RejectReason
 from workers.prefetch import ahead
 from workers.training.augment import affine_matrices, augment
-from workers.training.config import Augmentation, Optimisation, TrainConfig
+from workers.training.config import EVERY_BLOCK, Augmentation, Optimisation, Stage, TrainConfig
 from workers.training.data import Image, ImageCache, Indices, epoch_order, own_rows
 from workers.training.loop import hash_seed
 from workers.training.optimisation import learning_rate, make_optimiser
@@ -157,13 +157,12 @@ def test_brightness_and_contrast_stay_within_limits() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "step"])
 def test_learning_rate_warms_up_and_follows_its_schedule(schedule: str) -> None:
     settings = Optimisation(
-        learning_rate=0.1,
         schedule=schedule,  # type: ignore[arg-type]
         warm_up_epochs=1,
         final_share=0.01,
-        step_epochs=(5, 7.5),
     )
-    rates = [learning_rate(step, 10, 10, settings) for step in range(100)]
+    stage = Stage(10, learning_rate=0.1)
+    rates = [learning_rate(step, 10, stage, settings) for step in range(100)]
     assert rates[:10] == pytest.approx([0.01 * (step + 1) for step in range(10)])
     if schedule == "constant":
         assert rates[10:] == [0.1] * 90
@@ -180,14 +179,22 @@ def test_learning_rate_warms_up_and_follows_its_schedule(schedule: str) -> None:
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_only_kernels_decay(name: str) -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    optimiser = make_optimiser(network, Optimisation(optimiser=name, weight_decay=0.3))  # type: ignore[arg-type]
+    settings = Optimisation(optimiser=name, weight_decay=0.3)  # type: ignore[arg-type]
+    optimiser = make_optimiser(network, settings, 0.01)
+    assert {group["lr"] for group in optimiser.param_groups} == {0.01}
     decay = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
     for parameter in network.parameters():
         assert decay[id(parameter)] == (0.3 if parameter.ndim > 1 else 0)
 
 
 def test_configuration_survives_json(config: TrainConfig) -> None:
-    changed = replace(config, optimisation=Optimisation(step_epochs=(1.5, 2.0)), stop_after=2)
+    changed = replace(
+        config,
+        stages=(Stage(1, 0, 0.1), Stage(2, EVERY_BLOCK, 0.01)),
+        optimisation=Optimisation(schedule="step"),
+        ema_decay=0.9,
+        stop_after=2,
+    )
     assert TrainConfig.from_dict(changed.to_dict()) == changed
     with pytest.raises(TypeError, match="no such training setting: epoch"):
         TrainConfig.from_dict({**config.to_dict(), "epoch": 3})

@@ -1,6 +1,25 @@
 """The model card of a classifier: the bundle's README."""
 
-from schemas.bundle import BundleConfig
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from schemas.bundle import BundleConfig, Head
+
+_OF_HEAD: Mapping[Head, str] = MappingProxyType(
+    {
+        "softmax": "Probabilities are the softmax of the network's outputs.",
+        "corn": (
+            "The classes have an order, mildest first. Output t of the network is a logit of "
+            "P(class > t | class >= t), one fewer than there are classes (CORN, Shi, Cao and "
+            "Raschka 2021); products of these make the probabilities, whose logarithms count as "
+            "outputs below."
+        ),
+        "svm": (
+            "A support vector machine on the network's features makes the probabilities, whose "
+            "logarithms count as outputs below."
+        ),
+    }
+)
 
 
 def model_card(config: BundleConfig) -> str:
@@ -9,6 +28,7 @@ def model_card(config: BundleConfig) -> str:
         _head(config),
         _data(config),
         _figures(config),
+        _probabilities(config),
         _scoring(config),
         _use(config),
     ]
@@ -78,7 +98,29 @@ def _figures(config: BundleConfig) -> str:
     return "\n".join(lines)
 
 
+def _probabilities(config: BundleConfig) -> str:
+    temperature = config.calibration.temperature
+    lines = ["## Probabilities", "", _OF_HEAD[config.head]]
+    fitted = config.metrics.get("calibration")
+    if fitted is None:
+        lines[-1] += " No temperature was fitted."
+    elif temperature == 1:
+        lines[-1] += " The validation part gave no reason for another temperature than 1."
+    else:
+        lines[-1] += (
+            f" They are divided by a temperature of {temperature:g} first, fitted on the validation"
+            f" part: it takes the mean negative log-likelihood there from"
+            f" {fitted['nll_before']:.4f} to {fitted['nll_after']:.4f}."
+        )
+    return "\n".join(lines)
+
+
 def _scoring(config: BundleConfig) -> str:
+    if not config.backends:
+        return (
+            "## Backends\n\nNone was measured: a CPU scores with eager PyTorch in float32 "
+            f"({config.backend}), and so does a GPU ({config.gpu_backend})."
+        )
     lines = ["## Backends", "", "| backend | images/s | largest difference | labels |"]
     lines.append("|---|---|---|---|")
     for name, one in config.backends.items():
@@ -103,12 +145,16 @@ def _scoring(config: BundleConfig) -> str:
 
 
 def _use(config: BundleConfig) -> str:
+    # Other weights than a network's own stand beside them where a machine is the last layer.
+    opened, what = ("pretrained=True", "network")
+    if config.head == "svm":
+        opened, what = ("pretrained=True, num_classes=0", "features")
     return (
         "## Use\n\n"
         f"`rayward run` with a job `{{kind: score, model: {config.name}}}`, or in Python:\n\n"
         "```python\n"
         "import timm\n\n"
-        'network = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n'
+        f'{what} = timm.create_model("local-dir:FOLDER", {opened}).eval()\n'
         "```\n\n"
         "The input is what the recipe in `config.json` makes of an image, divided by 255, less "
         "the mean, by the standard deviation. For research; not a medical device."

@@ -1,7 +1,7 @@
 """From a finished training's last checkpoint to the files of its bundle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,15 +41,24 @@ def finish_bundle(
         "history": progress["history"],
         "settings": config.to_dict(),
     }
-    whole = replace(facts, training={**facts.training, **training})
-    return make_bundle(weights, preprocessing, whole, read_validation(config, examples))
+    whole = replace(
+        facts,
+        head=config.head,
+        calibrate=config.calibrate,
+        training={**facts.training, **training},
+    )
+    return make_bundle(
+        weights, preprocessing, whole, read_validation(config.recipe, config.classes, examples)
+    )
 
 
-def read_validation(config: TrainConfig, examples: Examples) -> Validation:
+def read_validation(
+    recipe: Mapping[str, Any], classes: Sequence[str], examples: Examples
+) -> Validation:
     """Decode the validation part; images that can't be read are left out."""
-    read = examples.reader(config.recipe)
+    read = examples.reader(recipe)
     rows = examples.of_part("val")[:MOST_VALIDATION]
-    targets = examples.targets(config.classes)
+    targets = examples.targets(classes)
     groups = examples.rows.column("group").to_pylist()
     images: list[Image] = []
     usable: list[int] = []

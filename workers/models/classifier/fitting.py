@@ -1,6 +1,6 @@
 """Training a classifier: its data, loss and validation, put together for the epoch loop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from schemas.bundle import Preprocessing
 from schemas.errors import RunError
 from workers.metrics.scores import macro_auc
+from workers.models.classifier.blocks import depth_setter
+from workers.models.classifier.heads import head_module, trained_outputs
 from workers.models.classifier.network import (
     build_network,
     pretrained_statistics,
@@ -26,6 +28,9 @@ from workers.training.context import TrainContext
 from workers.training.data import ImageCache, Reject, epoch_order, own_rows
 from workers.training.examples import Examples
 from workers.training.loop import Batch, Learner, LoopSettings, fit, hash_seed
+from workers.training.losses import Criterion, make_criterion
+from workers.training.mixing import blend, draw_mix
+from workers.training.sampling import balanced_order, class_weights
 
 VALIDATION_BATCH = 128
 CACHE_SHARE_VAL = 0.2
@@ -49,25 +54,34 @@ def fit_classifier(
     *,
     cache_bytes: int,
     start: bytes | None = None,
+    start_pixels: Preprocessing | None = None,
 ) -> Fitted:
     """Train a classifier on the rows of parts ``train`` and ``val``.
 
     ``cache_bytes`` bounds this rank's decoded images in memory; ``start`` is a safetensors
-    checkpoint where the configuration asks for one.
+    checkpoint where the configuration asks for one. Pixels are normalised by the statistics of the
+    training images, or by those of ``start_pixels``, which the start weights were trained with.
 
     Raises:
+        BundleError: when the start weights do not fit or can't be had, or when a stage trains more
+            blocks than the network has.
         RunError: when a part has too few images for the number of workers.
     """
     device = torch.device(context.device)
+    # Before images are read, which takes its time: what is wrong here needs none.
+    network = _network(config, start)
+    set_depth = depth_setter(network, [stage.unfrozen for stage in config.stages])
     caches = _read(config, examples, context, cache_bytes)
-    preprocessing = _preprocessing(config, caches.train, device)
-    learner = _learner(config, caches, context, _network(config, preprocessing, start))
+    preprocessing = _preprocessing(config, caches.train, device, start_pixels)
+    whole = Normalised(network, preprocessing.mean, preprocessing.std)
+    learner = _learner(config, caches, context, whole, set_depth)
     settings = LoopSettings(
-        epochs=config.epochs,
+        stages=config.stages,
         seed=config.seed,
         optimisation=config.optimisation,
         precision=config.precision,
         stop_after=config.stop_after,
+        ema_decay=config.ema_decay,
     )
     progress = fit(learner, settings, context)
     return Fitted(progress, preprocessing, (*caches.train.rejects, *caches.val.rejects))
@@ -105,19 +119,26 @@ def _read(
     )
 
 
-def _network(config: TrainConfig, preprocessing: Preprocessing, start: bytes | None) -> Normalised:
+def _network(config: TrainConfig, start: bytes | None) -> nn.Module:
     torch.manual_seed(hash_seed(config.seed))
     pretrained = config.start == "timm"
     network = build_network(
-        config.architecture, len(config.classes), config.in_chans, pretrained=pretrained
+        config.architecture,
+        trained_outputs(config.head, len(config.classes)),
+        config.in_chans,
+        pretrained=pretrained,
     )
     if start is not None:
-        start_from(network, start)
-    return Normalised(network, preprocessing.mean, preprocessing.std)
+        start_from(network, start, new_head=config.new_head)
+    return network
 
 
 def _learner(
-    config: TrainConfig, caches: _Caches, context: TrainContext, network: Normalised
+    config: TrainConfig,
+    caches: _Caches,
+    context: TrainContext,
+    network: Normalised,
+    set_depth: Callable[[int], None],
 ) -> Learner:
     device = torch.device(context.device)
     batch, steps = _batches(config, caches.train, context)
@@ -132,16 +153,21 @@ def _learner(
         steps=steps,
         loss=_loss(config, caches.targets[caches.train_rows], device),
         validate=lambda network: validate(
-            network, caches.val, caches.targets, device, len(config.classes)
+            nn.Sequential(network, head_module(config.head)),
+            caches.val,
+            caches.targets,
+            device,
+            len(config.classes),
         ),
         monitor="auc",
+        set_depth=set_depth,
     )
 
 
 def predict(
     network: nn.Module, cache: ImageCache, device: torch.device, classes: int
 ) -> NDArray[np.float32]:
-    """Raw outputs for every image of a cache, float32 (N, classes)."""
+    """Outputs of the head for every image of a cache, float32 (N, classes)."""
     outputs = [np.zeros((0, classes), np.float32)]
     for start in range(0, len(cache), VALIDATION_BATCH):
         positions = np.arange(start, min(start + VALIDATION_BATCH, len(cache)))
@@ -171,25 +197,35 @@ def validate(
     }
 
 
-class _ClassLoss:
-    """Cross-entropy of a batch, in float32."""
+class _BatchLoss:
+    """The criterion of a batch, in float32; blends the batch first where it says how."""
 
-    def __init__(self, criterion: nn.CrossEntropyLoss) -> None:
+    def __init__(self, criterion: Criterion) -> None:
         self._criterion = criterion
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
-        pixels_NCHW, targets_N = batch
-        loss: Tensor = self._criterion(network(pixels_NCHW).float(), targets_N)
+        pixels_NCHW, targets, *mix = batch
+        if mix:
+            # Here, on the device: blended pixels take four times the bytes of those to be blended.
+            pixels_NCHW = blend(pixels_NCHW, *mix)
+        outputs_NO = network(pixels_NCHW)
+        with torch.autocast(outputs_NO.device.type, enabled=False):
+            loss: Tensor = self._criterion(outputs_NO.float(), targets)
         return loss
 
 
-def _loss(config: TrainConfig, targets: NDArray[np.int64], device: torch.device) -> _ClassLoss:
-    weights = None
-    if config.class_weights == "balanced":
-        counts = np.bincount(targets, minlength=len(config.classes))
-        shares = len(targets) / (len(config.classes) * np.maximum(counts, 1))
-        weights = torch.tensor(shares, dtype=torch.float32, device=device)
-    return _ClassLoss(nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing))
+def _loss(config: TrainConfig, targets: NDArray[np.int64], device: torch.device) -> _BatchLoss:
+    weights_K = None
+    if config.balance == "weights":
+        weights_K = torch.from_numpy(class_weights(targets, len(config.classes))).float()
+    criterion = make_criterion(
+        config.loss,
+        config.head,
+        config.classes,
+        weights_K=weights_K,
+        smoothing=config.label_smoothing,
+    )
+    return _BatchLoss(criterion.to(device))
 
 
 def _epoch(
@@ -199,13 +235,25 @@ def _epoch(
     place: tuple[int, int, int, int],
 ) -> Iterator[Batch]:
     epoch, rank, batch, steps = place
-    order = epoch_order(len(cache), epoch, rank, config.seed)
+    own_N = targets[cache.rows]
+    if config.balance == "sampler":
+        order = balanced_order(own_N, batch * steps, epoch, rank, config.seed)
+    else:
+        order = epoch_order(len(cache), epoch, rank, config.seed)
     generator = torch.Generator().manual_seed(hash_seed(config.seed, epoch, rank, 1))
+    mixing = np.random.default_rng((config.seed, 3, epoch, rank))
     for step in range(steps):
         positions = order[step * batch : (step + 1) * batch]
         pixels_NCHW = torch.from_numpy(cache.images(positions))
         changed_NCHW = augment(pixels_NCHW, config.augmentation, generator)
-        yield changed_NCHW, torch.from_numpy(targets[cache.rows[positions]])
+        targets_N = torch.from_numpy(own_N[positions])
+        if not config.augmentation.mixup:
+            yield changed_NCHW, targets_N
+            continue
+        mix = draw_mix(len(positions), config.augmentation.mixup, mixing)
+        share = torch.tensor(mix.share, dtype=torch.float32)
+        one_hot_NK = torch.nn.functional.one_hot(targets_N, len(config.classes))
+        yield changed_NCHW, blend(one_hot_NK, mix.partners_N, share), mix.partners_N, share
 
 
 def _batches(config: TrainConfig, cache: ImageCache, context: TrainContext) -> tuple[int, int]:
@@ -222,12 +270,14 @@ def _batches(config: TrainConfig, cache: ImageCache, context: TrainContext) -> t
     return batch, fewest // batch
 
 
-def _preprocessing(config: TrainConfig, cache: ImageCache, device: torch.device) -> Preprocessing:
-    """Mean and standard deviation of the training pixels, or those of the start weights."""
+def _preprocessing(
+    config: TrainConfig, cache: ImageCache, device: torch.device, start: Preprocessing | None
+) -> Preprocessing:
+    """Mean and standard deviation of the training pixels, or those the start weights know."""
     if config.start == "timm":
-        mean, std = pretrained_statistics(config.architecture)
-        if config.in_chans == 1:
-            mean, std = [float(np.mean(mean))], [float(np.mean(std))]
+        mean, std = _channels(pretrained_statistics(config.architecture), config.in_chans)
+    elif start is not None:
+        mean, std = _channels((list(start.mean), list(start.std)), config.in_chans)
     else:
         counts_C256 = ranks.add_up(cache.levels(), device)
         shares_C256 = counts_C256 / counts_C256.sum(axis=1, keepdims=True)
@@ -237,3 +287,13 @@ def _preprocessing(config: TrainConfig, cache: ImageCache, device: torch.device)
         mean = [round(float(value), 4) for value in mean_C]
         std = [round(float(value), 4) for value in np.sqrt(variance_C)]
     return Preprocessing(recipe=dict(config.recipe), mean=tuple(mean), std=tuple(std))
+
+
+def _channels(
+    statistics: tuple[list[float], list[float]], channels: int
+) -> tuple[list[float], list[float]]:
+    """Statistics for a number of channels: the mean of those known, where it is another."""
+    mean, std = statistics
+    if len(mean) == channels:
+        return mean, std
+    return [float(np.mean(mean))] * channels, [float(np.mean(std))] * channels

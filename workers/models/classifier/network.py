@@ -17,12 +17,14 @@ Start = Literal["none", "timm", "checkpoint"]
 def build_network(
     architecture: str, num_classes: int, in_chans: int, *, pretrained: bool = False
 ) -> nn.Module:
-    """Build a timm classifier.
+    """Build a timm classifier of ``num_classes`` outputs.
 
-    ``pretrained`` loads timm's weights (from its cache or the network).
+    ``pretrained`` loads timm's weights, which it looks for in the cache of Hugging Face
+    (``HF_HOME``) and then fetches. A first convolution for another number of channels and a head of
+    another number of outputs are adapted as in `start_from`.
 
     Raises:
-        BundleError: when timm knows no such architecture.
+        BundleError: when timm knows no such architecture, or its weights can't be had.
     """
     plain, _, _ = architecture.partition(".")
     if not timm.is_model(plain):
@@ -32,9 +34,21 @@ def build_network(
             got=architecture,
             remedy=f"names like it: {', '.join(close) or 'none'}",
         )
-    network: nn.Module = timm.create_model(
-        architecture, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans
-    )
+    try:
+        network: nn.Module = timm.create_model(
+            architecture, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans
+        )
+    except (OSError, RuntimeError) as error:
+        remedy = (
+            "copy the cache of Hugging Face (HF_HOME) from a machine with a network, or start from "
+            "a safetensors file"
+        )
+        raise BundleError(
+            "timm's weights can't be had" if pretrained else "timm can't build the network",
+            where=architecture,
+            got=" ".join(str(error).split())[:200],
+            remedy=remedy if pretrained else "",
+        ) from error
     return network
 
 
@@ -51,12 +65,14 @@ def load_weights(network: nn.Module, weights: bytes) -> None:
         raise BundleError("the weights do not fit the network", got=_short(error)) from None
 
 
-def start_from(network: nn.Module, weights: bytes) -> tuple[str, ...]:
+def start_from(network: nn.Module, weights: bytes, *, new_head: bool = False) -> tuple[str, ...]:
     """Load a checkpoint as a start, adapting what may differ; return the names left as they were.
 
-    A head of another number of classes is left at its random start. A first convolution for
-    another number of channels is summed over its inputs (to one channel) or repeated and
-    divided (to three), as is usual for grey images.
+    ``weights`` is a safetensors file under timm's names, such as a bundle's. A head that is missing
+    or of another number of outputs is left at its random start, and so is any with ``new_head``;
+    of a VGG's fully connected layers that is the last. A first convolution for another number of
+    channels is summed over its inputs (to one channel) or repeated and divided (to three), as is
+    usual for grey images.
 
     Raises:
         BundleError: when anything else differs.
@@ -68,12 +84,11 @@ def start_from(network: nn.Module, weights: bytes) -> tuple[str, ...]:
     left: list[str] = []
     for name in list(tensors):
         fits = name in own and own[name].shape == tensors[name].shape
-        if fits:
-            continue
         layer = name.rpartition(".")[0]
         if layer in heads:
-            del tensors[name]
-        elif layer in stems and name in own:
+            if new_head or not fits:
+                del tensors[name]
+        elif not fits and layer in stems and name in own:
             tensors[name] = _adapt_channels(tensors[name], own[name].shape[1])
     for name in own:
         if name not in tensors and name.rpartition(".")[0] in heads:

@@ -1,0 +1,62 @@
+"""A pool of one: shards, finishing steps and trainings in this very process.
+
+For work that is one of many side by side, such as the trials of a study: what a process loaded for
+one job (torch takes seconds) serves the next. It computes with the same functions as
+`cluster.pool`, so the rows are the same; a process that an image ends is not saved here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cluster.lake.runs import LakeRun
+from cluster.shards import ShardProcess, ShardTask, encode_rows, finish_run
+from cluster.storage import open_storage
+from cluster.works import WORKS, train_here
+from schemas.errors import RunError
+from schemas.protocols import Run
+from schemas.specs.base import Execution
+
+Warn = Callable[[str], object]
+"""Told what went wrong without ending the work."""
+
+
+class InlinePool:
+    """Implements `schemas.protocols.Pool` without any other process."""
+
+    def __init__(self, lake: str, warn: Warn, experiment: str | None = None) -> None:
+        """``experiment`` is what trainings are tracked under; their model's name when not given."""
+        self._lake, self._warn = lake, warn
+        self._tracked = {"experiment": experiment} if experiment else {}
+
+    def run_shards(self, run: Run, execution: Execution) -> None:
+        """Compute every pending shard of a run, one after the other, and put its receipt."""
+        lake_run = LakeRun(open_storage(self._lake), run.id, resumed=run.resumed)
+        pending = lake_run.pending()
+        if not pending:
+            return
+        plan = lake_run.plan
+        process = ShardProcess(self._lake, run.id, plan.kind, dict(plan.params))
+        for shard in pending:
+            process.run(ShardTask(shard, encode_rows(lake_run.rows(shard)), {}))
+
+    def finish(self, run: Run) -> None:
+        """Compute the finishing step of the run's kind, if it has one that is not done yet."""
+        lake_run = LakeRun(open_storage(self._lake), run.id, resumed=run.resumed)
+        if WORKS[run.plan.kind].finish is not None and not lake_run.is_finished():
+            finish_run(self._lake, run.id)
+
+    def train(self, run: Run, config: Mapping[str, Any], workers: int) -> Mapping[str, bytes]:
+        """Train in this process; returns the files of the finished training.
+
+        Raises:
+            RunError: if more than one process is to train.
+        """
+        if workers != 1:
+            raise RunError(
+                "This process trains alone",
+                where=run.plan.name,
+                got=f"{workers} workers",
+                remedy="set `world_size: 1`",
+            )
+        stated = {**config, **self._tracked}
+        return train_here(self._lake, run.id, run.plan.inputs, stated, warn=self._warn)

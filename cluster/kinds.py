@@ -1,0 +1,45 @@
+"""The table from a kind to the functions that plan and run it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import jobs.clean
+import jobs.embed
+import jobs.evaluate
+import jobs.explain
+import jobs.ingest
+import jobs.phantoms
+import jobs.prepare
+import jobs.score
+import jobs.split
+import jobs.train
+from schemas.plan import Plan
+from schemas.protocols import Pool, Report, Store
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind is planned and run; each takes the spec of its own kind."""
+
+    plan: Callable[[Any, Store], Plan]
+    run: Callable[[Any, Pool, Store], Report]
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "phantoms": Kind(jobs.phantoms.plan, jobs.phantoms.run),
+        "ingest": Kind(jobs.ingest.plan, jobs.ingest.run),
+        "clean": Kind(jobs.clean.plan, jobs.clean.run),
+        "prepare": Kind(jobs.prepare.plan, jobs.prepare.run),
+        "split": Kind(jobs.split.plan, jobs.split.run),
+        "train": Kind(jobs.train.plan, jobs.train.run),
+        "score": Kind(jobs.score.plan, jobs.score.run),
+        "embed": Kind(jobs.embed.plan, jobs.embed.run),
+        "evaluate": Kind(jobs.evaluate.plan, jobs.evaluate.run),
+        "explain": Kind(jobs.explain.plan, jobs.explain.run),
+    }
+)
+"""Add a module here and its spec to `schemas.specs.SPECS`; a study strings these together, and has
+its place in `cluster.runner`."""

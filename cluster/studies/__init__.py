@@ -1,0 +1,1 @@
+"""Studies: the trials of a grid, run side by side and taken up where they stopped."""

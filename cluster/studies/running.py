@@ -1,0 +1,98 @@
+"""A study as a job: the trials that are not up to date are made, and what fails is named."""
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from cluster.lake.store import LakeStore
+from cluster.progress import Progress, duration
+from cluster.ray_session import RaySession
+from cluster.studies.crew import Crew, Places
+from cluster.studies.planning import key, plan_study
+from cluster.studies.process import TrialEnd
+from schemas.errors import RaywardError
+from schemas.plan import Counts
+from schemas.protocols import Report
+from schemas.specs.study import StudySpec
+from schemas.studies import Trial, trials_of
+
+
+@dataclass
+class _Tally:
+    """What became of the trials so far."""
+
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    rejecting: list[str] = field(default_factory=list)
+
+    def note(self, trial: Trial, end: TrialEnd | RaywardError) -> str:
+        """Count a trial that ended; returns what to tell of it."""
+        if isinstance(end, RaywardError):
+            self.failed[trial.text] = str(end)
+            return f"{trial.text}: failed: {end}"
+        self.done += 1
+        if end.rejecting:
+            self.rejecting.append(f"{trial.text} ({', '.join(end.rejecting)})")
+        told = [f"{name} {value:.4g}" for name, value in end.facts.items() if name in _TOLD]
+        words = [f"{trial.text}: done in {duration(end.seconds)}", *told, *end.warnings]
+        return ", ".join(words)
+
+
+_TOLD = ("val auc", "val accuracy")
+"""Facts of a training that its progress line shows."""
+
+
+def run_study(
+    study: StudySpec, store: LakeStore, session: RaySession, progress: Progress
+) -> Report:
+    """Make the trials that are not up to date; what fails is named, and the others go on.
+
+    Raises:
+        LeaseHeld: if another driver runs the study.
+        RaywardError: if no trial can be planned, or no process fits or starts.
+    """
+    started_s = time.perf_counter()
+    with store.lease(key(study)):
+        trials = trials_of(study)
+        with store.snapshot():
+            planned = plan_study(study, store)
+        wanted = set(planned.inputs["trial"].to_pylist())
+        pending = [trial for trial in trials if trial.name in wanted]
+        seconds = {"plan": time.perf_counter() - started_s}
+        tally = _Tally()
+        if pending:
+            started_s = time.perf_counter()
+            session.start()
+            progress.start(study.name, len(trials), "trials", len(trials) - len(pending))
+            try:
+                _make(study, pending, store.root, progress, tally)
+            finally:
+                progress.finish()
+            seconds["trials"] = time.perf_counter() - started_s
+    status = "failed" if tally.failed else "published" if tally.done else "up_to_date"
+    facts = {"trials that rejected much": ", ".join(tally.rejecting)} if tally.rejecting else {}
+    return Report(
+        kind=study.kind,
+        name=study.name,
+        status=status,
+        counts=planned.counts + Counts(done=tally.done, rejected=len(tally.failed)),
+        unit="trials",
+        seconds=seconds,
+        facts=facts,
+        failures=tally.failed,
+    )
+
+
+def _make(
+    study: StudySpec, pending: list[Trial], lake: str, progress: Progress, tally: _Tally
+) -> None:
+    """Make trials, those that train in one process each first."""
+    places = Places(study.trials_at_once, study.gpus_per_trial)
+    by_size: dict[int, list[Trial]] = defaultdict(list)
+    for trial in pending:
+        by_size[trial.world_size].append(trial)
+    for size in sorted(by_size):
+        for trial, end in Crew(lake, study.name, places, size).run(by_size[size]):
+            failed = isinstance(end, RaywardError)
+            progress.advance(0 if failed else 1, 1 if failed else 0)
+            progress.note(tally.note(trial, end))

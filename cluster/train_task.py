@@ -1,0 +1,172 @@
+"""A training as its workers see it, and its way to a bundle, wherever it runs; loads torch."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from cluster.fetch import Fetcher
+from cluster.sources import read_source
+from cluster.tracking import Tracking
+from schemas.bundle import (
+    CONFIG_FILE,
+    OUTCOME_FILE,
+    WEIGHTS_FILE,
+    Preprocessing,
+    parse_config,
+)
+from schemas.errors import RunError
+from schemas.rejects import reject_row
+from workers.models.classifier.bundling import BundleFacts
+from workers.models.classifier.finishing import finish_bundle
+from workers.models.classifier.fitting import fit_classifier
+from workers.training import ranks
+from workers.training.config import TrainConfig
+from workers.training.context import TrainContext
+from workers.training.examples import Examples, Fetch
+
+CACHE_BYTES = 4 * 2**30
+"""Decoded images a worker keeps in memory at most; the rest is decoded again every epoch."""
+
+Note = Callable[[Mapping[str, float]], object]
+Warn = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What is trained, on which rows; travels to every worker."""
+
+    config: TrainConfig
+    rows: pa.Table
+    """Columns ``image_id``, ``uri``, ``frame``, ``part``, ``label``, ``group`` and what ``fetch``
+    needs."""
+    fetch: Fetch
+    facts: BundleFacts
+    start: bytes | None = None
+    """A safetensors checkpoint to start from."""
+    start_pixels: Preprocessing | None = None
+    """How the pixels were made that the start was trained with, where it is a bundle."""
+    note: Note | None = None
+    """Told the figures of every finished epoch by the first worker."""
+    tracking: Tracking | None = None
+    """Where the first worker's figures are tracked."""
+    warn: Warn | None = None
+    """Told what went wrong without ending the training."""
+    cache_bytes: int = CACHE_BYTES
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the workers tell of a finished training, as JSON values."""
+
+    preprocessing: Mapping[str, Any]
+    rejects: list[dict[str, Any]]
+    """Of all ranks."""
+    history: list[dict[str, float]]
+
+
+def task_of(lake: str, run_id: str, rows: pa.Table, config: Mapping[str, Any]) -> TrainTask:
+    """The training that a plan's parameters and rows describe."""
+    training = TrainConfig.from_dict(config["training"])
+    start, start_pixels = _start(config)
+    bundle = config["bundle"]
+    return TrainTask(
+        training,
+        rows,
+        Fetcher(lake).fetch,
+        BundleFacts(**bundle, architecture=training.architecture, classes=training.classes),
+        start=start,
+        start_pixels=start_pixels,
+        tracking=Tracking(
+            lake=lake,
+            model=bundle["name"],
+            run_id=run_id,
+            experiment=config.get("experiment") or bundle["name"],
+            settings={"data": bundle["data"], **training.to_dict()},
+            images=pc.sum(pc.equal(rows["part"], "train")).as_py() or 0,
+        ),
+    )
+
+
+def _start(config: Mapping[str, Any]) -> tuple[bytes | None, Preprocessing | None]:
+    """The weights to start from; of a bundle also what it made of pixels."""
+    uri = config.get("start_uri")
+    if not uri:
+        return None, None
+    weights = read_source(uri)
+    if not config.get("start_id"):
+        return weights, None
+    folder = uri.removesuffix(f"/{WEIGHTS_FILE}")
+    return weights, parse_config(read_source(f"{folder}/{CONFIG_FILE}"), folder).preprocessing
+
+
+def fit_task(task: TrainTask, context: TrainContext) -> Fitted:
+    """One worker's whole training; the first rank's answer is complete."""
+    examples = Examples(task.rows, task.fetch)
+    with one_thread() if context.device == "cpu" else nullcontext():
+        fitted = fit_classifier(
+            task.config,
+            examples,
+            context,
+            cache_bytes=task.cache_bytes,
+            start=task.start,
+            start_pixels=task.start_pixels,
+        )
+    places = pa.array([one.row for one in fitted.rejects], pa.int64())
+    rejected = examples.rows.take(places).to_pylist()
+    rejects = [
+        reject_row(row, reject.reason, stage="train", subject=task.facts.fingerprint)
+        for row, reject in zip(rejected, fitted.rejects, strict=True)
+    ]
+    every = [one for part in ranks.gather_objects(rejects) for one in part]
+    return Fitted(
+        preprocessing=fitted.preprocessing.model_dump(mode="json"),
+        rejects=sorted(every, key=lambda one: (one["uri"], one["image_id"])),
+        history=fitted.progress.history,
+    )
+
+
+def finish_task(task: TrainTask, checkpoint: tuple[bytes, bytes], told: Fitted) -> dict[str, bytes]:
+    """The files of the best epoch's bundle, and `OUTCOME_FILE`.
+
+    ``checkpoint`` is the content of the last checkpoint's `BEST_FILE` and `PROGRESS_FILE`.
+    """
+    with one_thread():
+        files = finish_bundle(
+            checkpoint,
+            Preprocessing.model_validate(told.preprocessing),
+            task.facts,
+            task.config,
+            Examples(task.rows, task.fetch),
+        )
+    outcome = {"rejects": told.rejects, "history": told.history}
+    return {**files, OUTCOME_FILE: json.dumps(outcome).encode()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, as a worker that holds one CPU does everywhere.
+
+    Sums over several threads come in another order, so the number of threads is part of a result.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def failure(run: str, cause: str) -> RunError:
+    """The error of a training that ended for a reason no error of ours explains."""
+    return RunError(
+        "Training failed",
+        where=run,
+        got=cause[:300],
+        remedy="the log of the workers says more; run again to go on from the last checkpoint",
+    )

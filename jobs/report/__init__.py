@@ -1,0 +1,1 @@
+"""What studies found, as tables: figures from the lake, cells, text."""

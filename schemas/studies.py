@@ -1,0 +1,144 @@
+"""From a study to its trials, and from a trial to the jobs that make it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from schemas.grids import Point, merge, trial_name
+from schemas.specs.base import JobSpec
+from schemas.specs.embed import EmbedSpec
+from schemas.specs.evaluate import EvaluateSpec
+from schemas.specs.score import ScoreSpec
+from schemas.specs.study import HEAD, StudySpec
+from schemas.specs.train import TrainSpec
+
+_Spec = TypeVar("_Spec", bound=JobSpec)
+
+_DEFAULTS: Mapping[str, Any] = {"world_size": 1, "backends": "eager"}
+"""Of the trainings: trials run side by side, and their bundles are rarely scored a second time."""
+
+_DATA_FIELDS = (
+    "dataset", "split", "fold", "inner_fold", "sites", "classes", "positive", "preprocess",
+    "threshold_rule", "balance", "calibrate", "use_prepared", "seed", "allow_leaks", "backends",
+)  # fmt: skip
+"""Fields of a training that count for a support vector machine on its network's features, too."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is evaluated of a trial: its network, or the machine on its features."""
+
+    labels: Mapping[str, str]
+    """Label by axis, `head` included."""
+    text: str
+    """`metrics.trial` of its figures."""
+    model: str
+    """Its bundle."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of a study's grid."""
+
+    name: str
+    """The name of its jobs, and of its network's bundle."""
+    labels: Mapping[str, str]
+    """Label by axis."""
+    text: str
+    """The labels as people read them."""
+    jobs: tuple[JobSpec, ...]
+    """What makes it, in order."""
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def evaluations(self) -> list[EvaluateSpec]:
+        """Its looks at the data."""
+        return [job for job in self.jobs if isinstance(job, EvaluateSpec)]
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return max(job.world_size for job in self.jobs if isinstance(job, TrainSpec))
+
+
+def trials_of(study: StudySpec) -> list[Trial]:
+    """The trials of a study, in the order of its grid."""
+    return [_trial(study, point) for point in study.points]
+
+
+def _trial(study: StudySpec, point: Point) -> Trial:
+    train = _network(study, point)
+    jobs: list[JobSpec] = [train]
+    outcomes: list[Outcome] = []
+    for head in study.heads:
+        text, model = point.text or "only", train.model
+        fitted = train
+        if head == "svm":
+            text, model = f"{text}, {HEAD}=svm", trial_name(study.name, point, "svm")
+            fitted = _machine(study, train, model)
+            jobs += [_features(study, train), fitted]
+        outcomes.append(Outcome({**point.labels, HEAD: head}, text, model))
+        jobs += [_score(study, fitted), _evaluate(study, fitted, text)]
+    return Trial(train.model, point.labels, point.text or "only", tuple(jobs), tuple(outcomes))
+
+
+def _network(study: StudySpec, point: Point) -> TrainSpec:
+    fields = merge(_DEFAULTS, point.fields)
+    return _spec(TrainSpec, study, trial_name(study.name, point), fields)
+
+
+def _features(study: StudySpec, train: TrainSpec) -> EmbedSpec:
+    fields: dict[str, Any] = {
+        "dataset": train.dataset,
+        "split": train.split,
+        "parts": ["train", "val"],
+        "use_prepared": train.use_prepared,
+    }
+    return _spec(EmbedSpec, study, train.model, fields)
+
+
+def _machine(study: StudySpec, train: TrainSpec, model: str) -> TrainSpec:
+    stated = train.model_dump(mode="json", include=set(_DATA_FIELDS))
+    fields = {
+        **stated,
+        "head": "svm",
+        "svm": study.svm.model_dump(mode="json"),
+        "start": f"bundle:{train.model}",
+        "architecture": train.architecture,
+        "world_size": 1,
+    }
+    return _spec(TrainSpec, study, model, fields)
+
+
+def _score(study: StudySpec, train: TrainSpec) -> ScoreSpec:
+    dataset = study.evaluate.get("dataset", train.dataset)
+    fields = {"use_prepared": train.use_prepared, **study.score, "dataset": dataset}
+    return _spec(ScoreSpec, study, train.model, fields)
+
+
+def _evaluate(study: StudySpec, train: TrainSpec, text: str) -> EvaluateSpec:
+    fields: dict[str, Any] = {
+        "dataset": train.dataset,
+        "split": train.split,
+        "pictures": False,
+        **study.evaluate,
+        "study": study.name,
+        "trial": text,
+    }
+    if (fields["dataset"], fields["split"]) == (train.dataset, train.split):
+        fields["fold"] = train.fold
+    return _spec(EvaluateSpec, study, train.model, fields)
+
+
+def _spec(kind: type[_Spec], study: StudySpec, name: str, fields: Mapping[str, Any]) -> _Spec:
+    execution = study.execution.model_dump(mode="json")
+    stated = {
+        **fields,
+        "name": name,
+        "model": name,
+        "max_reject_share": study.max_reject_share,
+        "retry_rejects": study.retry_rejects,
+        "execution": {**execution, "gpus_per_worker": study.gpus_per_trial},
+    }
+    return kind.model_validate_json(json.dumps(stated), strict=True)

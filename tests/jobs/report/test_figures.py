@@ -1,0 +1,140 @@
+"""A study's figures as the lake has them: the newest of the newest bundle, and looks at test."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.lake.store import LakeStore
+from jobs.report.figures import Looks, looks, measured, trained_otherwise
+from schemas.plan import Plan, ShardResult
+from schemas.specs.study import StudySpec
+from schemas.studies import trials_of
+from schemas.tables import rows_of
+
+STUDY = StudySpec.model_validate(
+    {
+        "name": "s",
+        "train": {"dataset": "d", "split": "p", "epochs": 3},
+        "grid": {"seed": [0, 1]},
+        "evaluate": {"bootstrap": 5},
+    }
+)
+
+
+class World:
+    """A lake to which runs are added by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = LakeStore.open(str(folder / "lake"), create=True)
+
+    def add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        self.add_run("ingest", {"n": table}, {table: rows})
+
+    def add_run(
+        self, kind: str, spec: dict[str, Any], tables: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        import pyarrow as pa
+
+        key = (kind, json.dumps(spec, sort_keys=True)[:40])
+        plan = Plan(kind, "x", key, {"at": str(tables)}, {}, pa.table({"i": ["1"]}), (0, 1))
+        with self.store.lease(key):
+            run = self.store.begin(plan, spec)
+            filled = {name: rows_of(name, rows) for name, rows in tables.items()}
+            run.record(run.pending()[0], ShardResult(filled, done=1, rejected=0))
+            self.store.commit(run, {})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def bundle(name: str, version: int, model_id: str, **val: float) -> dict[str, Any]:
+    return {
+        "model_id": model_id,
+        "name": name,
+        "version": version,
+        "metrics": json.dumps({**val, "note": "text"}),
+        "created_at": datetime(2026, 11, 21, tzinfo=UTC) + timedelta(hours=version),
+    }
+
+
+def metric(trial: str, model_id: str, value: float, **more: Any) -> dict[str, Any]:
+    row = {"study": "s", "trial": trial, "part": "test", "subgroup": "", "model_id": model_id}
+    return row | {"metric": "auc", "value": value, "ci_low": 0.1, "ci_high": 0.9, "n": 5} | more
+
+
+def test_figures_are_the_newest_of_the_newest_bundle(world: World) -> None:
+    world.add("models", [bundle("s-seed0", 1, "old"), bundle("s-seed0", 2, "new", auc=0.7)])
+    world.add("metrics", [metric("seed=0", "new", 0.5), metric("seed=0", "new", 0.4, part="val")])
+    world.add(
+        "metrics",
+        [
+            metric("seed=0", "new", 0.6),
+            metric("seed=0", "new", 0.3, metric="recall", category="ill"),
+            metric("seed=0", "new", 0.2, subgroup="sex=F"),
+            metric("seed=0", "other", 0.99, study="t"),
+        ],
+    )
+    world.add("metrics", [metric("seed=0", "old", 0.8), metric("seed=1", "gone", 0.8)])
+    first, second = measured(STUDY, world.store)
+    values = {key: figure.value for key, figure in first.figures.items()}
+    assert values == {
+        ("test", "", "auc"): 0.6,
+        ("test", "", "recall/ill"): 0.3,
+        ("test", "sex=F", "auc"): 0.2,
+        ("val", "", "auc"): 0.4,  # an evaluation's, not the training's
+    }
+    found = first.figure("test", "", "recall")
+    assert found is not None and (found.value, found.low, found.high) == (0.3, 0.1, 0.9)
+    assert second.figures == {}
+
+
+def test_without_an_evaluation_of_validation_the_trainings_figures_count(world: World) -> None:
+    world.add("models", [bundle("s-seed0", 1, "m", auc=0.75), bundle("s-seed1", 1, "n", auc=0.5)])
+    world.add("metrics", [metric("seed=0", "m", 0.5)])
+    first, second = measured(STUDY, world.store)
+    found = first.figure("val", "", "auc")
+    assert found is not None and found.value == 0.75
+    assert second.figures == {}  # trained, and not yet evaluated: a gap
+
+
+def test_an_empty_lake_has_gaps(world: World) -> None:
+    assert [one.figures for one in measured(STUDY, world.store)] == [{}, {}]
+    assert looks(STUDY, world.store) == [Looks("p", False, 0, 0)]
+    assert trained_otherwise(STUDY, world.store) == []
+
+
+def test_every_look_at_the_test_part_counts(world: World) -> None:
+    asked = {"dataset": "d", "split": "p", "fold": None, "parts": ["val", "test"], "study": "s"}
+    for change in (
+        {},
+        {"study": None},
+        {"parts": ["test"], "study": "t"},
+        {"parts": ["val"]},
+        {"fold": 1},
+        {"split": "q"},
+        {"dataset": "e"},
+    ):
+        world.add_run("evaluate", asked | change, {})
+    assert looks(STUDY, world.store) == [Looks("p", False, 3, 1)]
+    folded = STUDY.model_copy(update={"train": {**STUDY.train, "fold": 0}})
+    assert looks(folded, world.store) == [Looks("p", True, 1, 1)]
+    blind = STUDY.model_copy(update={"evaluate": {"parts": ["val"]}})
+    assert looks(blind, world.store) == []
+
+
+def test_trials_of_other_settings_are_named(world: World) -> None:
+    first, second = (trial.jobs[0].model_dump(mode="json") for trial in trials_of(STUDY))
+    world.add_run("train", first, {})
+    world.add_run("train", second | {"epochs": 1}, {})
+    assert trained_otherwise(STUDY, world.store) == ["seed=1"]
+    # What only says where and how fast does not count.
+    world.add_run("train", second | {"execution": {"workers": 3}, "use_prepared": False}, {})
+    assert trained_otherwise(STUDY, world.store) == []
+    world.add_run("train", second | {"epochs": 9}, {})
+    world.add_run("train", first | {"no_longer_a_field": 1}, {})
+    assert trained_otherwise(STUDY, world.store) == ["seed=0", "seed=1"]

@@ -1,0 +1,1 @@
+"""Pictures of figures of merit, as PNG bytes; matplotlib stands only here."""

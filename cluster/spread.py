@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any, Generic, TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 
 from cluster.ray_failures import as_ours
@@ -72,7 +73,14 @@ class _Crew(Generic[Shared, Part, Result]):
         self._task: Any = ray.remote(num_cpus=1)(_compute)
         self._stored = ray.put(shared)
         self._todo = deque(range(len(parts)))
-        self._out: dict[int, ray.ObjectRef[Result]] = {}
+        self._out: dict[int, ObjectRef[Result]] = {}
+        self._given_up: list[ObjectRef[Result]] = []
+        """Handed out and then done here: each still holds a process until it ends.
+
+        They aren't cancelled: in Ray 2.60 a task that is cancelled in the moment it ends brings
+        down the process that asked ("Tried to complete task that was not pending"). At most two
+        for each helper are computed in vain.
+        """
         self._done: dict[int, Result] = {}
         self._slowest_s = 0.0
         self._alone = False
@@ -80,14 +88,10 @@ class _Crew(Generic[Shared, Part, Result]):
 
     def results(self) -> Generator[Result]:
         """Yield the results in order."""
-        try:
-            for turn in range(len(self._parts)):
-                while turn not in self._done:
-                    self._step(turn)
-                yield self._done.pop(turn)
-        finally:
-            for ref in self._out.values():
-                ray.cancel(ref)
+        for turn in range(len(self._parts)):
+            while turn not in self._done:
+                self._step(turn)
+            yield self._done.pop(turn)
 
     def _step(self, turn: int) -> None:
         """Bring the part whose turn it is a step nearer; results ahead of it are few."""
@@ -106,7 +110,9 @@ class _Crew(Generic[Shared, Part, Result]):
         return bool(self._todo) and self._todo[0] < turn + 4 * self._helpers
 
     def _hand_out(self, turn: int) -> None:
-        while len(self._out) < 2 * self._helpers and self._may_begin(turn):
+        self._forget_ended()
+        places = 2 * self._helpers - len(self._given_up)
+        while len(self._out) < places and self._may_begin(turn):
             number = self._todo.popleft()
             self._out[number] = self._task.remote(self._function, self._stored, self._parts[number])
 
@@ -122,8 +128,16 @@ class _Crew(Generic[Shared, Part, Result]):
         return bool(came)
 
     def _take_back(self, number: int) -> None:
-        ray.cancel(self._out.pop(number))
+        self._given_up.append(self._out.pop(number))
         self._do(number)
+
+    def _forget_ended(self) -> None:
+        if not self._given_up:
+            return
+        ended, running = ray.wait(self._given_up, num_returns=len(self._given_up), timeout=0)
+        self._given_up = running
+        if ended:
+            self._alone = False  # a process was free for them
 
     def _do(self, number: int) -> None:
         started_s = time.monotonic()

@@ -21,8 +21,8 @@ from schemas.tables import TABLES
 from tests.cluster.cli.conftest import Call
 
 COMMANDS = (
-    "run", "plan", "status", "publish", "discard", "maintain", "query", "tables", "export",
-    "models", "report", "schema", "doctor",
+    "run", "plan", "report", "status", "publish", "discard", "maintain", "query", "tables",
+    "export", "models", "schema", "doctor",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What all detectors share: boxes, augmentation with boxes, matching, operating points."""

@@ -58,7 +58,10 @@ class DetectorFamily(Protocol):
     def criterion(
         self, classes: int, options: Mapping[str, Any]
     ) -> Callable[[Maps, Tensor], Losses]:
-        """The loss of maps and targets, float32 (N, M, 6) as `pack` makes them."""
+        """The loss of maps and targets, float32 (N, M, 6) as `pack` makes them.
+
+        ``options`` are the family's own settings by name; what is not given has a default.
+        """
 
     def decode(self, maps: Maps, size_px: int, limit: int) -> Decoded:
         """At most ``limit`` detections an image, duplicates suppressed as the family does it."""

@@ -1,0 +1,36 @@
+"""CenterNet as `workers.detection.family.DetectorFamily` wants it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from workers.detection.family import Decoded, Losses, Maps
+from workers.models.centernet.decoding import decode
+from workers.models.centernet.losses import CenterNetLoss
+from workers.models.centernet.network import CenterNet
+
+
+@dataclass(frozen=True)
+class CenterNetFamily:
+    """Any convolutional network of timm is a backbone; ResNet-18 is the usual one."""
+
+    name: str = "centernet"
+    stride: int = 32
+
+    def build(
+        self, architecture: str, classes: int, channels: int, *, pretrained: bool = False
+    ) -> nn.Module:
+        """See `DetectorFamily.build`."""
+        return CenterNet(architecture, classes, channels, pretrained=pretrained)
+
+    def criterion(
+        self, classes: int, options: Mapping[str, Any]
+    ) -> Callable[[Maps, Tensor], Losses]:
+        """Options: radius, min_overlap, size_weight, offset_weight; see `CenterNetLoss`."""
+        return CenterNetLoss(classes, **options)
+
+    def decode(self, maps: Maps, size_px: int, limit: int) -> Decoded:
+        """The peaks; the size of the input follows from that of the maps."""
+        return decode(maps, limit)

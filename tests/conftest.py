@@ -12,6 +12,10 @@ import pytest
 hypothesis.settings.register_profile("house", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("house")
 
+# Test processes share the cores: with threads of their own they wait for each other's. Read by
+# torch when a test module imports it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

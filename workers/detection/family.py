@@ -63,7 +63,7 @@ class DetectorFamily(Protocol):
         ``options`` are the family's own settings by name; what is not given has a default.
         """
 
-    def decode(self, maps: Maps, size_px: int, limit: int) -> Decoded:
+    def decode(self, maps: Maps, limit: int) -> Decoded:
         """At most ``limit`` detections an image, duplicates suppressed as the family does it."""
 
 

@@ -31,6 +31,6 @@ class CenterNetFamily:
         """Options: radius, min_overlap, size_weight, offset_weight; see `CenterNetLoss`."""
         return CenterNetLoss(classes, **options)
 
-    def decode(self, maps: Maps, size_px: int, limit: int) -> Decoded:
-        """The peaks; the size of the input follows from that of the maps."""
+    def decode(self, maps: Maps, limit: int) -> Decoded:
+        """The highest peaks."""
         return decode(maps, limit)

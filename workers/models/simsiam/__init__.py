@@ -1,0 +1,1 @@
+"""SimSiam: a backbone learned from two views of each image, without labels (Chen and He 2021)."""

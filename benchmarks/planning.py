@@ -40,25 +40,27 @@ def measure(context: Context) -> list[Figure]:
         merged = Path(shutil.copytree(lake, context.directory / f"compacted-{count}"))
         lakes.compact(merged)
         for place, state in ((lake, left), (merged, "compacted")):
-            told, peak = _night(str(place), count, state, images)
+            told, peak = night(str(place), count, state, BARS[images])
             figures.append(told)
             peaks.setdefault(state, []).append(peak)
-    for state, (small, large) in peaks.items():
-        what = f"peak memory of planning, growth between the two sizes, lake {state}"
-        figures.append(
-            Figure(what, large - small, "MB", GROWTH, details={"peak_mb": [small, large]})
-        )
+    figures.extend(growth(f"lake {state}", *both) for state, both in peaks.items())
     return figures
 
 
-def _night(lake: str, count: int, state: str, images: int) -> tuple[Figure, float]:
+def growth(state: str, small: float, large: float) -> Figure:
+    """The figure of how much more memory planning takes at the larger size."""
+    what = f"peak memory of planning, growth between the two sizes, {state}"
+    return Figure(what, large - small, "MB", GROWTH, details={"peak_mb": [small, large]})
+
+
+def night(lake: str, count: int, state: str, bar: Bar) -> tuple[Figure, float]:
     """The figure of one lake, and the peak memory of its planning in MB."""
     runs = [_plan(lake, count, list(_KINDS)) for _ in range(3)]
     alone = {kind: _plan(lake, count, [kind]) for kind in _KINDS}
     walls = [sum(run["seconds"].values()) - run["listing_s"] for run in runs]
     told = figure(
         f"planning a night with nothing new, {count:,} images, lake {state}",
-        BARS[images],
+        bar,
         walls,
         cpu_s=[sum(run["cpu_s"].values()) - run["listing_s"] for run in runs],
         night=runs,

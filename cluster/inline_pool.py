@@ -8,24 +8,32 @@ one job (torch takes seconds) serves the next. It computes with the same functio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from cluster.lake.runs import LakeRun
 from cluster.shards import ShardProcess, ShardTask, encode_rows, finish_run
 from cluster.storage import open_storage
-from cluster.works import WORKS, train_here
+from cluster.works import WORKS, measure_drift, train_here
 from schemas.errors import RunError
 from schemas.protocols import Run
 from schemas.specs.base import Execution
 
 Warn = Callable[[str], object]
 """Told what went wrong without ending the work."""
+Note = Callable[[Mapping[str, float]], object]
 
 
 class InlinePool:
     """Implements `schemas.protocols.Pool` without any other process."""
 
-    def __init__(self, lake: str, warn: Warn, experiment: str | None = None) -> None:
-        """``experiment`` is what trainings are tracked under; their model's name when not given."""
-        self._lake, self._warn = lake, warn
+    def __init__(
+        self, lake: str, warn: Warn, experiment: str | None = None, note: Note | None = None
+    ) -> None:
+        """``experiment`` is what trainings are tracked under; their model's name when not given.
+
+        ``note`` is told the figures of every finished epoch.
+        """
+        self._lake, self._warn, self._note = lake, warn, note
         self._tracked = {"experiment": experiment} if experiment else {}
 
     def run_shards(self, run: Run, execution: Execution) -> None:
@@ -59,4 +67,10 @@ class InlinePool:
                 remedy="set `world_size: 1`",
             )
         stated = {**config, **self._tracked}
-        return train_here(self._lake, run.id, run.plan.inputs, stated, warn=self._warn)
+        return train_here(self._lake, run.id, run.plan.inputs, stated, self._note, self._warn)
+
+    def measure_drift(
+        self, scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """How far scores moved from a reference, measured in this process."""
+        return measure_drift(scores, reference, model)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
@@ -15,7 +16,7 @@ from cluster.shard_run import ShardRun
 from cluster.shards import finish_run
 from cluster.storage import open_storage
 from cluster.train import train_on_ray
-from cluster.works import WORKS
+from cluster.works import WORKS, measure_drift
 from schemas.protocols import Run
 from schemas.specs.base import Execution
 
@@ -71,3 +72,9 @@ class RayPool:
         """Train with ``workers`` processes; returns the files of the finished training."""
         self._session.start()
         return train_on_ray(self._lake, run, config, workers, self._progress)
+
+    def measure_drift(
+        self, scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """How far scores moved from a reference, measured in this process."""
+        return measure_drift(scores, reference, model)

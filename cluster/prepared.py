@@ -8,21 +8,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from cluster.storage import Storage, open_storage
 from schemas.plan import PreparedPixels
 
 _PIXELS = ["image_id", "height", "width", "pixels"]
+_AFTER_ALL_IDS = "~"
+"""Ids are hexadecimal digits."""
 
 
 @dataclass(frozen=True)
 class _OpenFile:
     path: str
     file: pq.ParquetFile
-    ids: pa.ChunkedArray
-    ends: NDArray[np.int64]
-    """Rows up to the end of each row group."""
+    lows: pa.Array
+    """The smallest image id of each row group."""
+    highs: pa.Array
+    """The largest."""
 
 
 class PreparedReader:
@@ -44,17 +46,15 @@ class PreparedReader:
 
         A file that is gone, because its table was compacted meanwhile, holds none.
         """
+        wanted = pa.array(image_ids, pa.string())
         try:
             opened = self._open(path)
+            rows = opened.file.read_row_groups(_groups_with(opened, wanted), columns=_PIXELS)
         except FileNotFoundError:
             return {}
-        wanted = pc.is_in(opened.ids, value_set=pa.array(image_ids, pa.string()))
-        places = np.flatnonzero(wanted.to_numpy())
-        groups = np.unique(np.searchsorted(opened.ends, places, side="right"))
-        rows = opened.file.read_row_groups(groups.tolist(), columns=_PIXELS)
-        if rows.num_rows > len(places):
-            ids = opened.ids.take(pa.array(places)).combine_chunks()
-            rows = rows.filter(pc.is_in(rows["image_id"], value_set=ids))
+        asked = pc.is_in(rows["image_id"], value_set=wanted)
+        if not pc.all(asked).as_py():  # pixels are not copied for nothing
+            rows = rows.filter(asked)
         return {
             image_id: PreparedPixels(data, height, width)
             for image_id, height, width, data in zip(
@@ -65,8 +65,33 @@ class PreparedReader:
     def _open(self, path: str) -> _OpenFile:
         if self._last is None or self._last.path != path:
             file = pq.ParquetFile(self._storage.open(path), pre_buffer=True)
-            groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
-            ends = np.cumsum([one.num_rows for one in groups])
-            ids = file.read(columns=["image_id"])["image_id"]
-            self._last = _OpenFile(path, file, ids, ends)
+            self._last = _OpenFile(path, file, *_bounds(file))
         return self._last
+
+
+def _bounds(file: pq.ParquetFile) -> tuple[pa.Array, pa.Array]:
+    """The smallest and the largest image id of each row group, off the footer."""
+    described = file.metadata
+    column = file.schema_arrow.names.index("image_id")
+    lows, highs = [], []
+    for number in range(described.num_row_groups):
+        found = described.row_group(number).column(column).statistics
+        known = found is not None and found.has_min_max
+        lows.append(found.min if known else "")
+        highs.append(found.max if known else _AFTER_ALL_IDS)
+    return pa.array(lows, pa.string()), pa.array(highs, pa.string())
+
+
+def _groups_with(opened: _OpenFile, image_ids: pa.Array) -> list[int]:
+    """The row groups that may hold one of the images.
+
+    Rows stand in the order of their ids, at least those of one run, so few others are among them.
+    """
+    ids = np.sort(image_ids.to_numpy(zero_copy_only=False).astype(str))
+    lows, highs = (
+        one.to_numpy(zero_copy_only=False).astype(str) for one in (opened.lows, opened.highs)
+    )
+    # The first wanted id that is not below the group's smallest must not be above its largest.
+    first = np.searchsorted(ids, lows, side="left")
+    after = np.searchsorted(ids, highs, side="right")
+    return np.flatnonzero(first < after).tolist()

@@ -11,8 +11,18 @@ from pathlib import Path
 
 import psutil
 import ray
+from ray._raylet import Config  # type: ignore[attr-defined]  # compiled, without types
 
 from cluster.lake.leases import Holder
+from cluster.submission.access import (
+    AUTH_MODE,
+    TOKEN_MODE,
+    TOKEN_PATH_VARIABLE,
+    find_token,
+    is_loopback,
+    secure_default_token,
+)
+from schemas.errors import UsageError
 
 _PREFIX = "rayward-"
 _OWNER = "owner.json"
@@ -38,12 +48,29 @@ class RaySession:
         # What runs on a hospital's images reports to nobody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if self._address:
+            _ask_for_token_of(self._address)
             ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             self._start_embedded()
         self._started = True
 
     def _start_embedded(self) -> None:
+        """Start a Ray of this process's own.
+
+        Raises:
+            UsageError: if the environment turns tokens off: Ray's ports are open to the network,
+                and who reaches them may run code here.
+        """
+        mode = os.environ.get(AUTH_MODE, TOKEN_MODE)
+        if mode.lower() != TOKEN_MODE:
+            raise UsageError(
+                "An embedded Ray without tokens would run code for anyone on the network",
+                where=AUTH_MODE,
+                got=mode,
+                remedy=f"set it to {TOKEN_MODE}, or leave it unset",
+            )
+        secure_default_token()
+        _require_token()
         _sweep()
         # The path stays short: Ray puts sockets below it, and their names are limited.
         self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
@@ -66,6 +93,33 @@ class RaySession:
             self._started = False
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _ask_for_token_of(address: str) -> None:
+    """Show our token to a cluster that is there already.
+
+    Raises:
+        UsageError: if the token file is open to others; or if there is no token, the cluster may
+            lie beyond this machine, and the environment does not say that this is meant.
+    """
+    if os.environ.get(AUTH_MODE):
+        find_token()
+    elif find_token():
+        _require_token()
+    elif address not in ("auto", "local") and not is_loopback(f"//{address}"):
+        raise UsageError(
+            "There is no token for a cluster beyond this machine",
+            where=address,
+            remedy=f"name the cluster's token file (mode 0600) in {TOKEN_PATH_VARIABLE}, or say "
+            f"{AUTH_MODE}=disabled if it takes none",
+        )
+
+
+def _require_token() -> None:
+    """Make this process and those it starts use tokens."""
+    os.environ[AUTH_MODE] = TOKEN_MODE
+    # Ray read the variable when it was imported; its own `ray.init` has it read again like this.
+    Config.initialize("")
 
 
 def _sweep() -> None:

@@ -110,7 +110,7 @@ def _verdict(report: Report) -> str:
     if report.status == "planned":
         return f"would work on {counts.done:,} {report.unit}"
     if report.status == "waiting":
-        return "waits for an earlier job"
+        return "waits"
     run = f", run {report.run_id}" if report.run_id else ""
     return f"{report.status} in {total}{_rate(report)}{run}"
 

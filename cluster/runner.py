@@ -1,47 +1,95 @@
 """Runs the jobs of a file in order, and says what each would do."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from cluster.kinds import KINDS
 from cluster.lake.store import LakeStore
+from cluster.nights.night import Night
+from cluster.nights.scoring import (
+    is_for_nights,
+    plan_scoring,
+    run_scorings,
+    scorings_of,
+    until_caught_up,
+)
 from cluster.pool import RayPool
 from cluster.progress import Progress
 from cluster.ray_session import RaySession
 from cluster.studies.planning import plan_study
-from cluster.studies.running import run_study
+from cluster.studies.running import REJECTING, run_study
 from schemas.errors import BundleError, SourceError, SplitError, UsageError
 from schemas.jobfile import JobFile
 from schemas.plan import Plan
-from schemas.protocols import Report
+from schemas.protocols import Pool, Report
 from schemas.specs import JobSpec
+from schemas.specs.score import ScoreSpec
 from schemas.specs.study import StudySpec
 
 EXIT_FAILED, EXIT_REJECTS, EXIT_HELD = 1, 3, 4
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """Where the jobs of a file run, and in which night."""
+
+    store: LakeStore
+    pool: Pool
+    night: Night
+    study: Callable[[StudySpec], Report]
+    """Runs a study, which brings processes of its own."""
+
+
 def run_jobs(
-    job_file: JobFile, *, only: Sequence[str], address: str | None, progress: Progress
+    job_file: JobFile,
+    *,
+    only: Sequence[str],
+    address: str | None,
+    progress: Progress,
+    night: Night | None = None,
 ) -> Iterator[Report]:
     """Run the jobs of a file in order; yields each report as its job ends.
 
-    After a job that ends as failed, as a study of which a trial did, later jobs do not run.
+    After a job that ends as failed, as a study of which a trial did, later jobs do not run. A score
+    job of a night has a report for each model and slice, and a job that goes on with an earlier
+    driver's run one more where it finds more to do.
 
     Raises:
         RaywardError: of the first job that fails as a whole; later jobs do not run.
     """
     selected = select(job_file, only)
-    store = LakeStore.open(job_file.lake, create=True)
+    night = night or Night.begin(job_file.night)
+    store = LakeStore.open(job_file.lake, create=True, night=night.date)
     session = RaySession(address)
     with RayPool(store.root, session, progress) as pool:
-        for spec in selected:
-            if isinstance(spec, StudySpec):
-                report = run_study(spec, store, session, progress)
-            else:
-                report = KINDS[spec.kind].run(spec, pool, store)
+        place = Workplace(
+            store, pool, night, lambda study: run_study(study, store, session, progress)
+        )
+        yield from work_through(selected, place)
+
+
+def work_through(selected: Sequence[JobSpec], place: Workplace) -> Iterator[Report]:
+    """Run jobs in order at a place that is there already.
+
+    Raises:
+        RaywardError: of the first job that fails as a whole; later jobs do not run.
+    """
+    for spec in selected:
+        failed = False
+        for report in _run(spec, place):
+            failed = failed or report.status == "failed"
             yield report
-            if report.status == "failed":
-                return
+        if failed:
+            return
+
+
+def _run(spec: JobSpec, place: Workplace) -> Iterator[Report]:
+    if isinstance(spec, StudySpec):
+        yield place.study(spec)
+    elif isinstance(spec, ScoreSpec) and is_for_nights(spec):
+        yield from run_scorings(spec, place.store, place.pool, place.night)
+    else:
+        yield from until_caught_up(lambda: KINDS[spec.kind].run(spec, place.pool, place.store))
 
 
 def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
@@ -54,31 +102,39 @@ def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
     for spec in select(job_file, only):
         try:
             with store.snapshot():
-                plan = _plan(spec, store)
+                plans = _plans(spec, store)
         except (BundleError, SourceError, SplitError):
             if not unmade:
                 raise
             yield _waiting(spec, unmade)
             continue
-        if unmade and not plan.inputs.num_rows and not plan.counts.input:
+        if unmade and not any(plan.inputs.num_rows or plan.counts.input for plan in plans):
             yield _waiting(spec, unmade)
             continue
-        if plan.inputs.num_rows:
+        if any(plan.inputs.num_rows for plan in plans):
             unmade.append(spec.name)
-        yield Report(
-            kind=spec.kind,
-            name=spec.name,
-            status="planned" if plan.inputs.num_rows else "up_to_date",
-            counts=replace(plan.counts, done=plan.counts.done + plan.inputs.num_rows),
-            unit=plan.unit,
-            facts=dict(plan.facts) | ({} if spec.kind == "study" else {"shards": plan.shards}),
-        )
+        for plan in plans:
+            yield _planned(spec, plan)
 
 
-def _plan(spec: JobSpec, store: LakeStore) -> Plan:
+def _planned(spec: JobSpec, plan: Plan) -> Report:
+    return Report(
+        kind=spec.kind,
+        name=spec.name,
+        status="planned" if plan.inputs.num_rows else "up_to_date",
+        counts=replace(plan.counts, done=plan.counts.done + plan.inputs.num_rows),
+        unit=plan.unit,
+        facts=dict(plan.facts) | ({} if spec.kind == "study" else {"shards": plan.shards}),
+    )
+
+
+def _plans(spec: JobSpec, store: LakeStore) -> list[Plan]:
+    """What a job would do; a score job of a night, what each model would."""
     if isinstance(spec, StudySpec):
-        return plan_study(spec, store)
-    return KINDS[spec.kind].plan(spec, store)
+        return [plan_study(spec, store)]
+    if isinstance(spec, ScoreSpec) and is_for_nights(spec):
+        return [plan_scoring(one, store) for one in scorings_of(spec, store)]
+    return [KINDS[spec.kind].plan(spec, store)]
 
 
 def _waiting(spec: JobSpec, unmade: list[str]) -> Report:
@@ -110,6 +166,7 @@ def exit_code(reports: Sequence[Report], job_file: JobFile) -> int:
     limits = {spec.name: spec.max_reject_share for spec in job_file.jobs}
     if any(report.status == "held" for report in reports):
         return EXIT_HELD
-    if any(report.reject_share > limits[report.name] for report in reports):
+    # A study counts trials; of their images it only says which trials rejected too many.
+    if any(one.reject_share > limits[one.name] or REJECTING in one.facts for one in reports):
         return EXIT_REJECTS
     return 0

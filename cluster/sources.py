@@ -1,16 +1,19 @@
-"""Archives: the files below a local directory or an S3 prefix, in a fixed order."""
+"""Archives: the files below a local directory or an S3 prefix, sorted by path.
+
+On S3 the order is the store's own, which is that of the names in all but directory buckets, so a
+listing of any length is passed on page by page and never held whole.
+"""
 
 import os
 import stat
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError
 from obstore.exceptions import BaseError
 
-from cluster.storage import open_storage
+from cluster.storage import Entry, open_storage
 from jobs.ingest.roots import source_root
 from schemas.errors import LakeError, SourceError
 from schemas.protocols import SourceFile
@@ -56,7 +59,9 @@ def read_source(uri: str) -> bytes:
         return open_storage(folder).get(name)
     except FileNotFoundError:
         raise SourceError("The file does not exist", where=root) from None
-    except (OSError, BaseError, BotoCoreError, LakeError) as error:
+    except LakeError as error:
+        raise SourceError(error.what, where=root, got=error.got, remedy=error.remedy) from error
+    except (OSError, BaseError, BotoCoreError) as error:
         raise SourceError("The file can't be read", where=root, got=_why(error)) from error
 
 
@@ -67,27 +72,33 @@ def _list_s3(root: str) -> Iterator[SourceFile]:
     prefix = root.removeprefix(f"s3://{bucket}").strip("/")
     try:
         # Opened at the bucket, where the fetching side opens it, so that paths agree.
-        entries = sorted(open_storage(f"s3://{bucket}").list(prefix), key=lambda one: one.path)
-    except (OSError, BaseError, BotoCoreError, LakeError) as error:
+        for entry in _without_folders(open_storage(f"s3://{bucket}").list(prefix)):
+            path = entry.path.removeprefix(prefix).lstrip("/")
+            if path and not any(part.startswith(".") for part in path.split("/")):
+                yield SourceFile(f"s3://{bucket}/{entry.path}", path, entry.bytes, entry.etag)
+    except LakeError as error:
+        raise SourceError(error.what, where=root, got=error.got, remedy=error.remedy) from error
+    except (OSError, BaseError, BotoCoreError) as error:
         raise SourceError(
             "The source can't be listed",
             where=root,
             got=_why(error),
             remedy="check the bucket's name, the credentials and AWS_ENDPOINT_URL",
         ) from error
-    paths = [entry.path for entry in entries]
+
+
+def _without_folders(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Objects as S3 lists them, by name, less the empty ones that consoles make for folders.
+
+    Their slash is taken away by the store's client, so they are known by what follows them.
+    """
+    last: Entry | None = None
     for entry in entries:
-        path = entry.path.removeprefix(prefix).lstrip("/")
-        # Consoles make an empty object for a folder, whose slash the store takes away.
-        is_folder = not path or (entry.bytes == 0 and _has_children(paths, entry.path))
-        if not is_folder and not any(part.startswith(".") for part in path.split("/")):
-            yield SourceFile(f"s3://{bucket}/{entry.path}", path, entry.bytes, entry.etag)
-
-
-def _has_children(paths: Sequence[str], folder: str) -> bool:
-    """Whether any of the sorted ``paths`` lies below ``folder``."""
-    at = bisect_left(paths, f"{folder}/")
-    return at < len(paths) and paths[at].startswith(f"{folder}/")
+        if last and not (last.bytes == 0 and entry.path.startswith(f"{last.path}/")):
+            yield last
+        last = entry
+    if last:
+        yield last
 
 
 def _list_local(root: str) -> Iterator[SourceFile]:

@@ -2,40 +2,51 @@
 
 Both kinds of root offer an atomic create-only put: on disk a staged file is hard-linked to its
 name, on S3 the put carries ``If-None-Match: *``. Leases, plans and receipts rest on it.
+
+obstore repeats requests that a store refused for now. What it does not repeat, since it can't know
+that repeating does no harm, is repeated here: creations, deletions, and listings that broke off.
 """
 
-import os
+import hashlib
+import io
+import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import boto3
 import obstore
 import pyarrow as pa
-from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 
+from cluster.s3 import S3Access
 from schemas.errors import LakeError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import RetryConfig
 
-_RETRIES: "RetryConfig" = {
-    "max_retries": 8,
-    "retry_timeout": timedelta(minutes=3),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15)},
-}
 _PARALLEL_GETS = 16
+_PART_BYTES = 8 * 2**20
+"""An object larger than this goes to S3 in parts of this size, a few side by side."""
+_PARALLEL_PARTS = 4
+_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
+"""Seconds before each further attempt at what obstore gave up."""
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 STORE_ERRORS = (BaseError, OSError)
 """What a store that can't be reached raises."""
+
+_T = TypeVar("_T")
+
+
+class DamagedBodyError(GenericError):
+    """The bytes that came are not those that the store speaks of, however often it was asked."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Storage:
     ) -> None:
         self.root = root
         self._store, self._delta_options = store, delta_options
+        self._etags_are_md5 = True
 
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
@@ -67,7 +79,7 @@ class Storage:
     @property
     def local_path(self) -> Path | None:
         """The root as a path, if it lies on disk."""
-        return None if self.root.startswith("s3://") else Path(self.root)
+        return None if self._is_remote else Path(self.root)
 
     @property
     def delta_options(self) -> dict[str, str]:
@@ -83,20 +95,38 @@ class Storage:
 
         Raises:
             FileNotFoundError: if there is none.
+            DamagedBodyError: if the bytes that come are not the object's, again and again.
         """
-        return bytes(obstore.get(self._store, path).bytes())
+        return self.get_tagged(path)[0]
+
+    def get_range(self, path: str, start: int, end: int) -> bytes:
+        """The bytes of an object from ``start`` up to ``end``, both within it.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            DamagedBodyError: if fewer or more bytes come, again and again.
+        """
+
+        def read() -> bytes:
+            data = bytes(obstore.get_range(self._store, path, start=start, end=end))
+            if len(data) != end - start:
+                raise DamagedBodyError(f"{len(data)} bytes came instead of {end - start}")
+            return data
+
+        return self.persist(read) if end > start else b""
 
     def open(self, path: str) -> pa.NativeFile:
-        """An object to read at any place: a file on disk mapped into memory, or fetched whole.
-
-        Who reads a prepared file wants nearly all of it, and one request is the quickest way.
+        """An object to read at any place: a file on disk mapped into memory, or read by ranges.
 
         Raises:
             FileNotFoundError: if there is none.
         """
         if self.local_path is not None:
             return pa.memory_map(str(self.local_path / path))
-        return pa.BufferReader(self.get(path))
+        entry = self.head(path)
+        if entry is None:
+            raise FileNotFoundError(path)
+        return pa.PythonFile(_RangedFile(self, path, entry.bytes), mode="r")
 
     def get_many(self, paths: list[str]) -> list[bytes]:
         """The bytes of several objects, read side by side."""
@@ -108,22 +138,56 @@ class Storage:
 
         Raises:
             FileNotFoundError: if there is none.
+            DamagedBodyError: if the bytes that come are not the object's, again and again.
         """
-        result = obstore.get(self._store, path)
-        return bytes(result.bytes()), _entry(result.meta)
+
+        def read() -> tuple[bytes, Entry]:
+            result = obstore.get(self._store, path)
+            return bytes(result.bytes()), _entry(result.meta)
+
+        def read_whole() -> tuple[bytes, Entry]:
+            data, entry = read()
+            if self._is_whole(data, entry):
+                return data, entry
+            again, entry = read()
+            if self._is_whole(again, entry):
+                return again, entry
+            known = self.head(path)
+            if again != data or known is None or known.bytes != len(data):
+                raise DamagedBodyError(f"{len(data)} bytes came that are not those of the object")
+            # The same bytes twice, in full: the tag is no MD5, as of an object encrypted with a
+            # key of the user's.
+            self._etags_are_md5 = False
+            return again, entry
+
+        return self.persist(read_whole)
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object, replacing what was there."""
-        obstore.put(self._store, path, data)
+        """Write an object, replacing what was there; a large one in parts, visible when whole."""
+        self.persist(
+            lambda: obstore.put(
+                self._store, path, data, chunk_size=_PART_BYTES, max_concurrency=_PARALLEL_PARTS
+            )
+        )
 
     def put_new(self, path: str, data: bytes) -> bool:
         """Write an object only if there is none; says whether this call made it."""
-        try:
-            # A multipart upload can't be conditional, and everything created this way is small.
-            obstore.put(self._store, path, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        return True
+        in_doubt = False
+        for delay_s in (*self._delays_s, None):
+            try:
+                # A multipart upload can't be conditional, and what is created this way is small.
+                obstore.put(self._store, path, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                # An attempt whose answer got lost may be what is in the way.
+                return in_doubt and self.get(path) == data
+            except GenericError:
+                if delay_s is None:
+                    raise
+                in_doubt = True
+                time.sleep(delay_s)
+            else:
+                return True
+        raise AssertionError("the last attempt returns or raises")
 
     def claim(self, path: str, data: bytes) -> bool:
         """Like `put_new`, for data nobody else writes; says whether the object holds it.
@@ -133,21 +197,36 @@ class Storage:
         return self.put_new(path, data) or self.get(path) == data
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects below a folder, in no particular order."""
-        for page in obstore.list(self._store, prefix or None):
-            yield from (_entry(one) for one in page)
+        """All objects below a folder, in no particular order.
+
+        A listing that breaks off goes on after the last object it told: S3 lists by name.
+        """
+        last, delays = None, iter(self._delays_s)
+        while True:
+            try:
+                for page in obstore.list(self._store, prefix or None, offset=last):
+                    for one in page:
+                        last = one["path"]
+                        yield _entry(one)
+            except GenericError:
+                delay_s = next(delays, None)
+                if delay_s is None:
+                    raise
+                time.sleep(delay_s)
+            else:
+                return
 
     def head(self, path: str) -> Entry | None:
         """What the store says of an object, or nothing if there is none."""
         try:
-            return _entry(obstore.head(self._store, path))
+            return _entry(self.persist(lambda: obstore.head(self._store, path)))
         except FileNotFoundError:
             return None
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is gone already is fine."""
         try:
-            obstore.delete(self._store, path)
+            self.persist(lambda: obstore.delete(self._store, path))
         except FileNotFoundError:
             return
 
@@ -161,22 +240,85 @@ class Storage:
 
     @cached_property
     def creates_atomically(self) -> bool:
-        """Whether a second create-only put of one name is refused."""
+        """Whether a second create-only put of one name is refused and changes nothing."""
         probe = f"_leases/.probe-{uuid4().hex}"
         try:
-            return self.put_new(probe, b"1") and not self.put_new(probe, b"2")
+            made = self.claim(probe, b"1")
+            return made and not self.put_new(probe, b"2") and self.get(probe) == b"1"
         finally:
             self.delete(probe)
+
+    def persist(
+        self,
+        action: Callable[[], _T],
+        repeated: type[Exception] | tuple[type[Exception], ...] = GenericError,
+    ) -> _T:
+        """Carry out what may be repeated without harm, and repeat it when the store fails.
+
+        ``repeated`` are the errors by which a client tells that. On disk nothing is repeated.
+        """
+        for delay_s in self._delays_s:
+            try:
+                return action()
+            except repeated:
+                time.sleep(delay_s)
+        return action()
+
+    @property
+    def _is_remote(self) -> bool:
+        return self.root.startswith("s3://")
+
+    @property
+    def _delays_s(self) -> tuple[float, ...]:
+        """A disk that fails once fails again."""
+        return _DELAYS_S if self._is_remote else ()
+
+    def _is_whole(self, data: bytes, entry: Entry) -> bool:
+        """Whether bytes are those of which the store spoke, as far as it told."""
+        if len(data) != entry.bytes:
+            return False
+        told = _MD5.fullmatch(entry.etag) if self._is_remote and self._etags_are_md5 else None
+        # No secret rests on it: the tag of an object put in one piece is the MD5 of its bytes.
+        return told is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == told[1]
+
+
+class _RangedFile(io.RawIOBase):
+    """An object that is read piece by piece, each piece one request."""
+
+    def __init__(self, storage: Storage, path: str, size: int) -> None:
+        super().__init__()
+        self._storage, self._path, self._size = storage, path, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
+        data = self._storage.get_range(self._path, self._at, end)
+        self._at += len(data)
+        return data
 
 
 def open_storage(uri: str) -> Storage:
     """Open a directory (made when missing) or ``s3://bucket/prefix``.
 
-    S3 credentials and the region come from boto3's standard chain, a custom endpoint from
-    ``AWS_ENDPOINT_URL``.
+    S3 credentials, the region and a custom endpoint come from boto3's standard chain.
 
     Raises:
-        LakeError: if the URI has another scheme or no S3 credentials are found.
+        LakeError: if the URI has another scheme, no S3 credentials are found, or the endpoint
+            would be spoken to unencrypted.
     """
     scheme = urlsplit(uri).scheme
     if scheme == "s3":
@@ -202,39 +344,8 @@ def _local(uri: str) -> Path:
 
 
 def _open_s3(root: str) -> Storage:
-    session = boto3.Session()
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = session.region_name or "us-east-1"
-    delta_options = partial(_delta_options, session, region, endpoint)
-    delta_options()  # no credentials: said here, not at the first commit
-    store = S3Store.from_url(
-        root,
-        config={"region": region, **({"endpoint": endpoint} if endpoint else {})},
-        client_options={"allow_http": (endpoint or "").startswith("http:")},
-        retry_config=_RETRIES,
-        credential_provider=Boto3CredentialProvider(session),
-    )
-    return Storage(root, store, delta_options)
-
-
-def _delta_options(session: boto3.Session, region: str, endpoint: str | None) -> dict[str, str]:
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise LakeError(
-            "No S3 credentials found",
-            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or an instance role",
-        )
-    frozen = credentials.get_frozen_credentials()
-    options = {
-        "AWS_ACCESS_KEY_ID": frozen.access_key,
-        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
-        "AWS_SESSION_TOKEN": frozen.token,
-        "AWS_REGION": region,
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": "true" if (endpoint or "").startswith("http:") else None,
-        "aws_conditional_put": "etag",
-    }
-    return {name: value for name, value in options.items() if value}
+    access = S3Access.standard()
+    return Storage(root, access.store(root), access.delta_options)
 
 
 def _entry(meta: "ObjectMeta") -> Entry:

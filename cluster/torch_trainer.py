@@ -27,10 +27,11 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from cluster.foreign import told
 from cluster.lake.layout import train_prefix
 from cluster.storage import open_storage
 from cluster.tracking import Tracker, open_tracker
-from cluster.train_order import TrainOrder
+from cluster.train_order import GPUS, MIN_WORKERS, TrainOrder
 from cluster.train_task import (
     Fitted,
     Note,
@@ -38,10 +39,14 @@ from cluster.train_task import (
     failure,
     finish_task,
     fit_task,
+    own_device,
     task_of,
 )
-from schemas.errors import RunError
+from schemas.errors import RaywardError, RunError
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE
+
+_LOSSES = 10
+"""How often an elastic training is gone on with: it is meant to lose machines."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class TrainPlace:
     filesystem: pyarrow.fs.FileSystem | None = None
     retries: int = 2
     """How often workers that died are started again."""
+    gpus: float | None = None
+    """GPUs of one worker; when not given, an equal share of those there are."""
+    min_workers: int | None = None
+    """Where given, the training takes between so many and ``workers``, as the cluster has room."""
 
 
 class RayContext:
@@ -66,7 +75,8 @@ class RayContext:
         self._tracker, self._note = tracker, note
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
-        self.device = str(get_device())
+        # Asked without a GPU of its own, Ray would name the first of the machine.
+        self.device = "cpu" if own_device() == "cpu" else str(get_device())
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         """Hand the epoch's figures, and the first rank's checkpoint, to Ray."""
@@ -93,7 +103,14 @@ def train_bundle(order: TrainOrder) -> dict[str, bytes]:
     """Train as ordered, keeping checkpoints with the run; see `train`."""
     task = task_of(order.lake, order.run_id, order.rows, order.config)
     filesystem, storage = checkpoint_place(order.lake, order.run_id)
-    place = TrainPlace(order.workers, storage, order.run_id, filesystem)
+    place = TrainPlace(
+        order.workers,
+        storage,
+        order.run_id,
+        filesystem,
+        gpus=order.config.get(GPUS),
+        min_workers=order.config.get(MIN_WORKERS),
+    )
     return train(replace(task, note=order.note, warn=order.note), place)
 
 
@@ -109,13 +126,15 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"task": ray.put(task)},
-        scaling_config=_scaling(place.workers),
-        torch_config=_backend(place.workers),
+        scaling_config=_scaling(place),
+        torch_config=_backend(place),
         run_config=RunConfig(
             name=place.run_name,
             storage_path=place.storage,
             storage_filesystem=place.filesystem,
-            failure_config=FailureConfig(max_failures=place.retries),
+            failure_config=FailureConfig(
+                max_failures=place.retries if place.min_workers is None else _LOSSES
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
@@ -123,7 +142,7 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise failure(place.run_name, _cause(error)) from error
+        raise _ours(place.run_name, error) from error
     found = cast("Result", result)
     if found.checkpoint is None or found.return_value is None:
         raise RunError("Training ended without a checkpoint", where=place.run_name)
@@ -141,19 +160,20 @@ def _train_worker(loop: Mapping[str, Any]) -> Fitted:
         return fit_task(task, RayContext(tracker, task.note))
 
 
-def _scaling(workers: int) -> ScalingConfig:
+def _scaling(place: TrainPlace) -> ScalingConfig:
     """A GPU for each worker, or a share of one, or a CPU, or a share of one.
 
-    The number of workers is part of the result, so a small machine shares what it has.
+    A fixed number of workers is part of the result, so a small machine shares what it has. Of an
+    elastic number those run that have whole ones: Ray counts how many fit, when the training
+    begins, when a worker was lost, and every minute; it starts them anew from the last checkpoint.
     """
-    gpus = ray.cluster_resources().get("GPU", 0.0)
+    workers = place.workers if place.min_workers is None else (place.min_workers, place.workers)
+    resources = {"CPU": _cpus(place.workers) if place.min_workers is None else 1.0}
+    gpus = _gpus(place)
     if not gpus:
-        return ScalingConfig(num_workers=workers, resources_per_worker={"CPU": _cpus(workers)})
-    share = 1.0 if gpus >= workers else gpus / workers
+        return ScalingConfig(num_workers=workers, resources_per_worker=resources)
     return ScalingConfig(
-        num_workers=workers,
-        use_gpu=True,
-        resources_per_worker={"CPU": _cpus(workers), "GPU": share},
+        num_workers=workers, use_gpu=True, resources_per_worker={**resources, "GPU": gpus}
     )
 
 
@@ -163,10 +183,19 @@ def _cpus(workers: int) -> float:
     return 1.0 if there >= workers or not there else round(there / workers, 2)
 
 
-def _backend(workers: int) -> TorchConfig:
+def _gpus(place: TrainPlace) -> float:
+    """GPUs of one worker: as asked for, or one, or an equal share of fewer; none where none are."""
+    if place.gpus is not None:
+        return place.gpus
+    there: float = ray.cluster_resources().get("GPU", 0.0)
+    if place.min_workers is not None:
+        return min(there, 1.0)
+    return min(there / place.workers, 1.0)
+
+
+def _backend(place: TrainPlace) -> TorchConfig:
     """NCCL where each worker has a GPU of its own (it refuses to share one), otherwise gloo."""
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    return TorchConfig(backend="nccl" if gpus >= workers else "gloo")
+    return TorchConfig(backend="nccl" if _gpus(place) >= 1 else "gloo")
 
 
 def checkpoint_place(lake: str, run_id: str) -> tuple[pyarrow.fs.FileSystem | None, str]:
@@ -183,7 +212,17 @@ def checkpoint_place(lake: str, run_id: str) -> tuple[pyarrow.fs.FileSystem | No
     return filesystem, f"{storage.root.removeprefix('s3://')}/{path}"
 
 
-def _cause(error: TrainingFailedError) -> str:
-    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
-    causes = sorted({f"{type(one).__name__}: {one}" for one in failures.values()})
-    return "; ".join(cause[:300] for cause in causes) or str(error)
+def _ours(run: str, error: TrainingFailedError) -> RaywardError:
+    """The error to show: one of ours as it is, of others only classes and places."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    causes = list(failures.values())
+    controller = getattr(error, "controller_failure", None)
+    if controller is not None:
+        causes.append(controller)
+    # Ray hands on what a worker raised within an error that has the traceback as its text.
+    raised = [(getattr(one, "_base_exc", one), str(one)) for one in causes]
+    ours = next((cause for cause, _ in raised if isinstance(cause, RaywardError)), None)
+    if ours is not None:
+        return ours
+    reasons = sorted({told(cause, trace) for cause, trace in raised})
+    return failure(run, "; ".join(reasons) or type(error).__name__)

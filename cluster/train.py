@@ -1,6 +1,6 @@
 """Training as the pool starts it: a Ray task leads, so that the driver loads no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -8,7 +8,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.progress import Progress
 from cluster.ray_failures import as_ours
-from cluster.train_order import Board, Noted, TrainOrder
+from cluster.train_order import Noted, TrainOrder, open_board
 from cluster.works import train_bundle
 from schemas.protocols import Run
 
@@ -16,6 +16,8 @@ POLL_S = 1.0
 """How often the driver looks for a finished epoch."""
 _RETRIES = 2
 """How often a training is gone on with whose process died."""
+
+Tell = Callable[[Noted], object]
 
 
 def train_on_ray(
@@ -25,27 +27,35 @@ def train_on_ray(
 
     A run that was interrupted goes on at its last finished epoch.
     """
-    rows = run.plan.inputs
-    board: Any = ray.remote(Board).options(num_cpus=0).remote()
-    order = TrainOrder(lake, run.id, rows, config, workers, board)
-    shown = Shown(progress, run.plan.name, rows.num_rows, epochs_of(config))
+    shown = Shown(progress, run.plan.name, run.plan.inputs.num_rows, epochs_of(config))
     try:
-        return _lead(order, shown)
+        return train_and_tell(lake, run, config, workers, shown.add)
+    finally:
+        progress.finish()
+
+
+def train_and_tell(
+    lake: str, run: Run, config: Mapping[str, Any], workers: int, tell: Tell
+) -> Mapping[str, bytes]:
+    """Like `train_on_ray`; finished epochs and warnings are handed to ``tell``."""
+    board = open_board()
+    order = TrainOrder(lake, run.id, run.plan.inputs, config, workers, board)
+    try:
+        return _lead(order, tell)
     except RayError as error:
         raise as_ours(error, f"{run.id}, training") from error
     finally:
-        progress.finish()
-        ray.kill(board)
+        board.remove()
 
 
-def _lead(order: TrainOrder, shown: "Shown") -> dict[str, bytes]:
+def _lead(order: TrainOrder, tell: Tell) -> dict[str, bytes]:
     """Let a process lead the training; one that dies gets a successor, which goes on from there."""
     cpus, gpus = _held(order)
     lead = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(train_bundle)
     left = _RETRIES
     while True:
         leading: Any = lead.remote(order)
-        _follow(leading, order.board, shown)
+        _follow(leading, order, tell)
         try:
             files: dict[str, bytes] = ray.get(leading)
             return files
@@ -57,12 +67,13 @@ def _lead(order: TrainOrder, shown: "Shown") -> dict[str, bytes]:
             left -= 1
 
 
-def _follow(leading: Any, board: Any, shown: "Shown") -> None:
-    """Show what is noted until the leading process ends."""
+def _follow(leading: Any, order: TrainOrder, tell: Tell) -> None:
+    """Tell what is noted until the leading process ends."""
     ready = False
     while not ready:
         ready = bool(ray.wait([leading], timeout=POLL_S)[0])
-        shown.add(ray.get(board.since.remote(shown.seen)))
+        for noted in order.board.fresh():
+            tell(noted)
 
 
 def _held(order: TrainOrder) -> tuple[float, float]:
@@ -88,18 +99,14 @@ class Shown:
     def __init__(self, progress: Progress, job: str, images: int, epochs: int) -> None:
         self._progress, self._job, self._images, self._epochs = progress, job, images, epochs
         self._done = 0
-        self.seen = 0
-        """How many notes were added."""
         progress.start(job, images * epochs, "images")
 
-    def add(self, noted: list[Noted]) -> None:
-        """Show epochs that were not shown yet, and warnings."""
-        self.seen += len(noted)
-        for one in noted:
-            if isinstance(one, str):
-                self._progress.note(one)
-            else:
-                self._epoch(one)
+    def add(self, noted: Noted) -> None:
+        """Show an epoch, unless it was shown already, or a warning."""
+        if isinstance(noted, str):
+            self._progress.note(noted)
+        else:
+            self._epoch(noted)
 
     def _epoch(self, figures: Mapping[str, float]) -> None:
         done = int(figures["epoch"]) + 1
@@ -111,10 +118,11 @@ class Shown:
             self._done = done - 1
         self._progress.advance((done - self._done) * self._images)
         self._done = done
-        self._progress.note(_told(done, self._epochs, figures))
+        self._progress.note(told_epoch(done, self._epochs, figures))
 
 
-def _told(done: int, epochs: int, figures: Mapping[str, float]) -> str:
+def told_epoch(done: int, epochs: int, figures: Mapping[str, float]) -> str:
+    """A finished epoch in words: ``epoch 3 of 14: loss 0.21, auc 0.93``."""
     shown = [name for name in ("loss", "val_loss", "auc", "accuracy") if name in figures]
     told = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4g}" for name in shown)
     return f"epoch {done} of {epochs}: {told}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
+from cluster.foreign import told
 from cluster.storage import open_storage
 from cluster.tracking import Tracker, open_tracker
 from cluster.train_checkpoints import Checkpoints
@@ -22,6 +22,7 @@ from cluster.train_task import (
     failure,
     finish_task,
     fit_task,
+    own_device,
     task_of,
 )
 from schemas.errors import RaywardError, RunError
@@ -35,7 +36,7 @@ class LakeContext:
     world_size = 1
 
     def __init__(self, checkpoints: Checkpoints, tracker: Tracker, note: Note | None) -> None:
-        self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self.device = own_device()
         self._checkpoints, self._tracker, self._note = checkpoints, tracker, note
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
@@ -78,7 +79,7 @@ def train_here(
     except RaywardError:
         raise
     except Exception as error:
-        raise failure(run_id, f"{type(error).__name__}: {error}") from error
+        raise failure(run_id, told(error)) from error
 
 
 def train_task_here(task: TrainTask, checkpoints: Checkpoints) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 import torch
 
 from cluster.fetch import Fetcher
@@ -30,7 +31,7 @@ from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
 from workers.training.examples import Examples, Fetch
 
-CACHE_BYTES = 4 * 2**30
+CACHE_BYTES = 64 * 2**30
 """Decoded images a worker keeps in memory at most; the rest is decoded again every epoch."""
 
 Note = Callable[[Mapping[str, float]], object]
@@ -148,6 +149,23 @@ def finish_task(task: TrainTask, checkpoint: tuple[bytes, bytes], told: Fitted) 
     return {**files, OUTCOME_FILE: json.dumps(outcome).encode()}
 
 
+def own_device() -> str:
+    """The device of a training in this process: a GPU where Ray gave it one, or a share of one.
+
+    A process of Ray sees every GPU of its machine, so what it may use is what Ray says it has: none
+    where it asked for none, as trials do with ``gpus_per_trial: 0``. A process that Ray did not
+    start takes the first GPU there is.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    if not ray.is_initialized():
+        return "cuda:0"
+    context = ray.get_runtime_context()
+    is_driver = context.get_task_id() is None and context.get_actor_id() is None
+    # Ray shows a process that has GPUs those alone, so its first is number 0.
+    return "cuda:0" if is_driver or context.get_accelerator_ids().get("GPU") else "cpu"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute with one thread, as a worker that holds one CPU does everywhere.
@@ -163,10 +181,13 @@ def one_thread() -> Iterator[None]:
 
 
 def failure(run: str, cause: str) -> RunError:
-    """The error of a training that ended for a reason no error of ours explains."""
+    """The error of a training that ended for a reason no error of ours explains.
+
+    ``cause`` is what may be told of it, see `cluster.foreign`.
+    """
     return RunError(
         "Training failed",
         where=run,
-        got=cause[:300],
+        got=cause,
         remedy="the log of the workers says more; run again to go on from the last checkpoint",
     )

@@ -161,6 +161,13 @@ def train_here(
     return train(lake, run_id, rows, config, note, warn)
 
 
+def measure_drift(scores: pa.Table, reference: pa.Table, model: Params) -> Mapping[str, Any]:
+    """How far scores moved; loads SciPy's statistics, which no plan needs."""
+    from workers.metrics.drift import measure_drift as measure
+
+    return measure(scores, reference, model)
+
+
 def _evaluate(params: Params) -> ShardFunction:
     from workers.metrics.evaluating import load
 

@@ -1,12 +1,29 @@
 """The shape of every run: lease, resume or plan, shards, finishing step, commit."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.plan import Plan, run_fingerprint
-from schemas.protocols import PlanFunction, Pool, Report, Store
+from schemas.protocols import PlanFunction, Pool, Report, Run, Store, Verdict
 from schemas.specs import JobSpec
+
+Judge = Callable[[Run], Verdict]
+"""Says of a run whose shards are done whether it may become visible."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a run is about."""
+
+    plan: PlanFunction
+    key: tuple[str, ...]
+    """What the run alone may write."""
+    identity: Mapping[str, Any]
+    """All that its result depends on beside the inputs."""
+    judge: Judge | None = None
+    """Says whether the run becomes visible; every run does without one."""
 
 
 def run_batch(
@@ -26,12 +43,21 @@ def run_batch(
     Raises:
         LeaseHeld: if another driver holds ``key``.
     """
+    return run_judged(spec, Batch(plan, key, identity), pool, store)
+
+
+def run_judged(spec: JobSpec, batch: Batch, pool: Pool, store: Store) -> Report:
+    """Like `run_batch`; the rows of a run that its judge holds are staged and stay out of sight.
+
+    Raises:
+        LeaseHeld: if another driver holds the batch's key.
+    """
     started = time.perf_counter()
-    with store.lease(key):
-        run = store.unfinished(key, run_fingerprint(spec.kind, identity))
+    with store.lease(batch.key):
+        run = store.unfinished(batch.key, run_fingerprint(spec.kind, batch.identity))
         if run is None:
             with store.snapshot():
-                planned = plan()
+                planned = batch.plan()
             if not planned.inputs.num_rows:
                 return _nothing_new(spec, planned, started)
             run = store.begin(planned, spec.model_dump(mode="json"))
@@ -42,7 +68,12 @@ def run_batch(
         before = time.perf_counter()
         pool.finish(run)
         seconds["finish"] = time.perf_counter() - before
-        return store.commit(run, seconds)
+        verdict = None
+        if batch.judge is not None:
+            before = time.perf_counter()
+            verdict = batch.judge(run)
+            seconds["gate"] = time.perf_counter() - before
+        return replace(store.commit(run, seconds, verdict), resumed=run.resumed)
 
 
 def _nothing_new(spec: JobSpec, planned: Plan, started: float) -> Report:

@@ -6,19 +6,10 @@ from typing import Any
 from jobs.batch import run_batch
 from jobs.pending import Wanted, find_pending
 from jobs.prepared import by_file, where_prepared
-from jobs.rows import LATEST_SPLITS
-from schemas.errors import SplitError
+from jobs.rows import IN_PARTS, require_split
 from schemas.plan import Plan, shard_bounds
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.embed import EmbedSpec
-
-_IN_PARTS = f"""image_id IN (
-    SELECT image_id FROM ({LATEST_SPLITS}) WHERE list_contains($parts, part))"""
-
-_SPLIT_IS_THERE = (
-    "SELECT 1 FROM splits WHERE split_name = $split AND dataset = $dataset "
-    "AND list_contains($parts, part) LIMIT 1"
-)
 
 
 def plan(spec: EmbedSpec, store: Store) -> Plan:
@@ -79,8 +70,8 @@ def identity(spec: EmbedSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
 def _wanted(spec: EmbedSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:
     parameters: dict[str, Any] = {"model_id": bundle["model_id"]}
     if spec.split is not None:
-        parameters |= {"split": spec.split, "parts": list(spec.parts)}
-        _require_split(spec, store, parameters)
+        require_split(store, spec.dataset, spec.split, spec.parts)
+        parameters |= {"split": spec.split, "parts": list(spec.parts), "fold": None}
     return Wanted(
         dataset=spec.dataset,
         images=spec.images,
@@ -89,19 +80,8 @@ def _wanted(spec: EmbedSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:
         subjects=(bundle["model_id"],),
         retry=spec.retry_rejects,
         parameters=parameters,
-        among=_IN_PARTS if spec.split is not None else "true",
+        among=IN_PARTS if spec.split is not None else "true",
     )
-
-
-def _require_split(spec: EmbedSpec, store: Store, parameters: Mapping[str, Any]) -> None:
-    asked = {"split": spec.split, "dataset": spec.dataset, "parts": parameters["parts"]}
-    if not store.query(_SPLIT_IS_THERE, asked).num_rows:
-        raise SplitError(
-            "The split has no images",
-            where=f"data set {spec.dataset}, split {spec.split}",
-            got=f"none in {', '.join(spec.parts)}",
-            remedy="check the names of the data set and the split, or leave `split` out",
-        )
 
 
 def _params(spec: EmbedSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset AND {
 _ROWS = """
 SELECT image_id, uri, frame, etag, bytes FROM {view} AS images
 WHERE dataset = $dataset AND {among} AND {open}
-ORDER BY uri, frame, image_id
+ORDER BY {order}
 """
 
 
@@ -52,6 +52,8 @@ class Wanted:
     """Parameters of ``has_result`` and ``among``."""
     among: str = "true"
     """SQL over ``images`` that is true where an image is wanted at all."""
+    order: str = "uri, frame, image_id"
+    """SQL over ``images``: what is worked on first."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Pending:
     """What there is to do, and what planning settled."""
 
     rows: pa.Table
-    """Columns image_id, uri, frame, etag and bytes, by uri and frame."""
+    """Columns image_id, uri, frame, etag and bytes, in the order asked for."""
     counts: Counts
 
 
@@ -82,7 +84,12 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
         "transient": sorted(TRANSIENT),
         **wanted.parameters,
     }
-    asked = {"view": view, "open": is_open, "among": f"({wanted.among})"}
+    asked = {
+        "view": view,
+        "open": is_open,
+        "among": f"({wanted.among})",
+        "order": wanted.order,
+    }
     (counted,) = store.query(_COUNT.format(**asked), parameters).to_pylist()
     if not counted["open"]:
         return Pending(_NOTHING, Counts(up_to_date=counted["total"]))

@@ -1,6 +1,7 @@
 """Rows of split data sets, shared by the kinds that split, train and evaluate."""
 
 import hashlib
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -24,10 +25,22 @@ ROLE = """CASE
 GROUP = "coalesce(images.patient_id, places.group_id, places.image_id)"
 """Whose image it is, for figures that treat patients as one."""
 
+IN_PARTS = f"""image_id IN (
+    SELECT image_id FROM ({LATEST_SPLITS}) WHERE CASE
+        WHEN $fold IS NULL THEN list_contains($parts, part)
+        ELSE part IN ('train', 'val') AND fold = $fold END)"""
+"""Whether an image stands in the parts of a split that are asked for, or in the fold held out."""
+
 _FOLDS = f"""
 SELECT coalesce(max(fold) + 1, 0) AS folds FROM ({LATEST_SPLITS})
 WHERE part IN ('train', 'val')
     AND image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset)
+"""
+
+
+_ANY_IN_PARTS = f"""
+SELECT 1 FROM ({LATEST_SPLITS}) WHERE list_contains($parts, part)
+    AND image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) LIMIT 1
 """
 
 
@@ -55,6 +68,22 @@ def count_folds(store: Store, dataset: str, split: str, asked: int) -> int:
             remedy=f"its folds are 0 to {count - 1}",
         )
     return count
+
+
+def require_split(store: Store, dataset: str, split: str, parts: Sequence[str]) -> None:
+    """Refuse parts of a split without images: a name is wrong, or the split is not made yet.
+
+    Raises:
+        SplitError: if there is not one image.
+    """
+    asked = {"split": split, "dataset": dataset, "parts": list(parts)}
+    if not store.query(_ANY_IN_PARTS, asked).num_rows:
+        raise SplitError(
+            "The split has no images",
+            where=f"data set {dataset}, split {split}",
+            got=f"none in {', '.join(parts)}",
+            remedy="check the names of the data set and the split, or leave `split` out",
+        )
 
 
 def digest_rows(rows: pa.Table, columns: tuple[str, ...]) -> str:

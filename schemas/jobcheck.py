@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.errors import Mistake
-from schemas.jobschema import allowed_values, fields_of, kind_schema, schema_at
+from schemas.jobschema import allowed_values, fields_of, schema_at
 from schemas.jobtree import NAMELESS, hint, shown, unknown_field
 from schemas.specs import SPECS, JobSpec
+from schemas.specs.base import Spec
 from schemas.specs.nested import DESCRIBED_AS, OPTIONS, of_values
 from schemas.yamltree import Expansion, Node, Path
 
@@ -25,6 +26,7 @@ _WHAT = {
 }
 """Pydantic's types of errors in our words; ranges and lengths stand in what is allowed."""
 _LAKE = "a path, or s3://bucket/prefix"
+_Section = TypeVar("_Section", bound=Spec)
 
 
 def check_lake(node: Node | None, document: Node, expansion: Expansion) -> str:
@@ -53,11 +55,30 @@ def check_job(name: str, node: Node, expansion: Expansion) -> JobSpec | None:
         if (*path, "kind") not in expansion.unknown:
             expansion.mistakes.append(_kind_mistake(node, path))
         return None
+    return _validated(SPECS[kind], data, node, path, expansion)
+
+
+def check_section(
+    spec: type[_Section], name: str, node: Node, expansion: Expansion
+) -> _Section | None:
+    """Validate a section that is said of all jobs; none, with every mistake, when it is wrong."""
+    data = expansion.value(node, (name,))
+    if not isinstance(data, dict):
+        allowed = f"a mapping of {', '.join(spec.model_fields)}"
+        what, got = "is no mapping", shown(node, expansion.env)
+        expansion.mistakes.append(node.mistake((name,), what, got=got, allowed=allowed))
+        return None
+    return _validated(spec, data, node, (name,), expansion)
+
+
+def _validated(
+    spec: type[_Section], data: dict[str, Any], node: Node, path: Path, expansion: Expansion
+) -> _Section | None:
     try:
         # Strict, from JSON: 3 is no text, "3" no number, and true no number.
-        return SPECS[kind].model_validate_json(json.dumps(data), strict=True)
+        return spec.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        schema = kind_schema(kind)
+        schema = spec.model_json_schema()
         for details in of_values(error.errors(include_url=False), data):
             if not _follows(details, path, expansion):
                 mistake = _field_mistake(node, path, details, schema, expansion.env)

@@ -12,9 +12,11 @@
         split: kermany-split          # what a split job without a name makes of kermany
         model: pneumonia
         epochs: 12
+    night: {closes: "06:00"}          # when a run of the file is late; `schemas.specs.night`
+    notify: {on: [failed, held]}      # who is told what
     profiles:                         # chosen with --profile NAME; replace the values above
       smoke:
-        lake: ./lake-smoke
+        lake: ./lake-smoke            # sections like `night` too
         jobs:
           train: {epochs: 1}          # a job's name or, where no job has it, a kind: all of them
 
@@ -31,23 +33,28 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.bundlenames import check_bundle_names
 from schemas.errors import JobFileError, Mistake, UsageError
-from schemas.jobcheck import check_job, check_lake
-from schemas.jobtree import TOP_FIELDS, JobTree, hint, job_tree, profiles_of, shown
+from schemas.jobcheck import check_job, check_lake, check_section
+from schemas.jobtree import SECTIONS, TOP_FIELDS, JobTree, hint, job_tree, profiles_of, shown
 from schemas.specs import JobSpec
+from schemas.specs.night import NightSpec, NotifySpec
 from schemas.yamltree import Expansion, Node, parse
 
 
 @dataclass(frozen=True)
 class JobFile:
-    """A valid job file: the lake, and the jobs in their order."""
+    """A valid job file: the lake, the jobs in their order, and what is said of all of them."""
 
     lake: str
     jobs: tuple[JobSpec, ...]
     path: str
+    night: NightSpec = field(default_factory=NightSpec)
+    notify: NotifySpec | None = None
+    """Nobody is told where the file has no such section."""
 
 
 def load(
@@ -94,17 +101,25 @@ def load(
     if lake is not None:
         tree = tree.with_lake(Node(lake, "--lake", 1, plain=False))
     expansion = Expansion(env)
-    root, jobs = _check(tree, document, expansion)
+    found = _check(tree, document, expansion)
     mistakes += expansion.mistakes
     if mistakes:
         raise JobFileError(_in_order(mistakes, file))
-    return JobFile(root, jobs, file)
+    return found
 
 
-def _check(tree: JobTree, document: Node, expansion: Expansion) -> tuple[str, tuple[JobSpec, ...]]:
+def _check(tree: JobTree, document: Node, expansion: Expansion) -> JobFile:
     lake = check_lake(tree.lake, document, expansion)
-    jobs = [check_job(name, node, expansion) for name, node in tree.jobs.items()]
-    return lake, tuple(job for job in jobs if job is not None)
+    jobs = {name: check_job(name, node, expansion) for name, node in tree.jobs.items()}
+    expansion.mistakes += check_bundle_names(tree.jobs, jobs)
+    night, notify = (tree.sections.get(name) for name in SECTIONS)
+    return JobFile(
+        lake,
+        tuple(job for job in jobs.values() if job is not None),
+        document.file,
+        (check_section(NightSpec, "night", night, expansion) if night else None) or NightSpec(),
+        check_section(NotifySpec, "notify", notify, expansion) if notify else None,
+    )
 
 
 def _read(file: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.specs import SPECS
+from schemas.specs.night import NightSpec, NotifySpec
 from schemas.yamltree import Path
 
 Schema = Mapping[str, Any]
@@ -36,6 +37,12 @@ def job_file_schema() -> dict[str, Any]:
         schema["required"] = ["kind", *schema.get("required", [])]
         definitions[kind] = schema
         kinds.append({"$ref": f"#/$defs/{kind}"})
+    sections = {}
+    for name, spec in (("night", NightSpec), ("notify", NotifySpec)):
+        section = spec.model_json_schema()
+        definitions |= section.pop("$defs", {})
+        definitions[name] = section
+        sections[name] = {"$ref": f"#/$defs/{name}"}
     lake = {"type": "string", "minLength": 1, "description": "A path, or s3://bucket/prefix."}
     changes = {"type": "object", "additionalProperties": {"type": "object"}}
     profile = {
@@ -43,6 +50,7 @@ def job_file_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "lake": lake,
+            **sections,
             "jobs": changes | {"description": "A job's name or kind to the fields it replaces."},
         },
     }
@@ -54,6 +62,7 @@ def job_file_schema() -> dict[str, Any]:
         "required": ["lake", "jobs"],
         "properties": {
             "lake": lake,
+            **sections,
             "jobs": {"type": "array", "minItems": 1, "items": {"anyOf": kinds}},
             "profiles": {
                 "type": "object",

@@ -2,14 +2,16 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from schemas.errors import Mistake
 from schemas.masking import names_secret
 from schemas.yamltree import Node, Path, expanded, merge, parse
 
-TOP_FIELDS = ("lake", "jobs", "profiles")
-_PROFILE_FIELDS = ("lake", "jobs")
+SECTIONS = ("night", "notify")
+"""Parts of a file that are said of all its jobs together."""
+TOP_FIELDS = ("lake", *SECTIONS, "jobs", "profiles")
+_PROFILE_FIELDS = ("lake", *SECTIONS, "jobs")
 NAMELESS = "jobs["
 """How the names of jobs begin that have none of their own; no name can hold a bracket."""
 _FIXED_FIELDS = frozenset({"kind", "name"})
@@ -22,6 +24,8 @@ class JobTree:
 
     lake: Node | None
     jobs: Mapping[str, Node]
+    sections: Mapping[str, Node] = field(default_factory=dict)
+    """Those of `SECTIONS` that the file has."""
 
     @property
     def targets(self) -> list[str]:
@@ -39,7 +43,7 @@ class JobTree:
 
     def with_lake(self, lake: Node) -> "JobTree":
         """The same jobs on another lake."""
-        return JobTree(lake, self.jobs)
+        return replace(self, lake=lake)
 
     def with_fields(self, target: str, fields: Node) -> "JobTree":
         """The same jobs, with fields of those that ``target`` names replaced."""
@@ -49,12 +53,21 @@ class JobTree:
             fields = replace(fields, value=allowed)
         for name in self.named(target):
             jobs[name] = merge(jobs[name], fields)
-        return JobTree(self.lake, jobs)
+        return replace(self, jobs=jobs)
+
+    def with_section(self, name: str, changes: Node) -> "JobTree":
+        """The same jobs, with a section replaced entry by entry."""
+        base = self.sections.get(name)
+        merged = merge(base, changes) if base else changes
+        return replace(self, sections={**self.sections, name: merged})
 
     def with_profile(self, profile: Node) -> "JobTree":
         """The jobs as a profile changes them."""
         lake = profile.child("lake")
         tree = self.with_lake(lake) if lake else self
+        for name in SECTIONS:
+            section = profile.child(name)
+            tree = tree.with_section(name, section) if section else tree
         changes = profile.child("jobs")
         if changes is None or not isinstance(changes.value, dict):
             return tree
@@ -104,12 +117,13 @@ class JobTree:
 def job_tree(document: Node, env: Mapping[str, str], mistakes: list[Mistake]) -> JobTree:
     """Find the jobs of a document; a job without a usable name is called ``jobs[PLACE]``."""
     note_unknown(document, (), TOP_FIELDS, mistakes)
+    sections = {name: one for name in SECTIONS if (one := document.child(name)) is not None}
     node = document.child("jobs")
     if node is None or not isinstance(node.value, list) or not node.value:
         what = "is no list of jobs" if node else "is missing"
         got, allowed = shown(node), "a list of at least one job"
         mistakes.append((node or document).mistake(("jobs",), what, got=got, allowed=allowed))
-        return JobTree(document.child("lake"), {})
+        return JobTree(document.child("lake"), {}, sections)
     jobs: dict[str, Node] = {}
     for place, job in enumerate(node.value):
         path: Path = ("jobs", place)
@@ -126,7 +140,7 @@ def job_tree(document: Node, env: Mapping[str, str], mistakes: list[Mistake]) ->
             mistakes.append(given.mistake((*path, "name"), what, got=name, allowed=allowed))
             name = f"{NAMELESS}{place}]"
         jobs[name] = job
-    return JobTree(document.child("lake"), jobs)
+    return JobTree(document.child("lake"), jobs, sections)
 
 
 def profiles_of(document: Node, tree: JobTree, mistakes: list[Mistake]) -> dict[str, Node]:

@@ -1,5 +1,6 @@
 """What a job asks of the place it runs in: a store that remembers and a pool that computes."""
 
+import datetime
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -29,13 +30,26 @@ class Report:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Findings worth telling, as JSON values by label."""
     failures: Mapping[str, str] = field(default_factory=dict)
-    """Parts of the work that failed while the rest went on, and why: trials of a study."""
+    """Parts of the work that failed while the rest went on, and why: trials of a study, models of a
+    night."""
+    resumed: bool = False
+    """Whether an earlier driver began the run; what came since is not in it."""
 
     @property
     def reject_share(self) -> float:
         """Rejects among the inputs this run worked on."""
         worked = self.counts.done + self.counts.rejected
         return self.counts.rejected / worked if worked else 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the publish gate says of a run."""
+
+    holds: bool
+    """Whether the run's rows stay out of sight until a person decides."""
+    facts: Mapping[str, Any]
+    """What was measured, as JSON values by label; they become facts of the run."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,12 @@ class Run(Protocol):
     def staged(self, table: str) -> pa.Table:
         """All rows that shards staged under ``table`` (its name begins with `_`)."""
 
+    def written(self, table: str, columns: list[str]) -> pa.Table:
+        """What all shards wrote to a table, whether it is visible yet or not."""
+
+    def outcomes(self) -> Counts:
+        """What became of the inputs, once every shard has its receipt."""
+
 
 class Store(Protocol):
     """The lake as a job sees it, and the archives beside it."""
@@ -80,6 +100,10 @@ class Store(Protocol):
     @property
     def root(self) -> str:
         """Where the lake lies."""
+
+    @property
+    def night(self) -> datetime.date:
+        """The night that runs begun here belong to: today, unless the command was told another."""
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Rows of published runs, by SQL over the lake's tables and views.
@@ -103,8 +127,12 @@ class Store(Protocol):
     def begin(self, plan: Plan, spec: Mapping[str, Any]) -> Run:
         """Fix a plan as a new run."""
 
-    def commit(self, run: Run, seconds: Mapping[str, float]) -> Report:
+    def commit(
+        self, run: Run, seconds: Mapping[str, float], verdict: Verdict | None = None
+    ) -> Report:
         """Check that the counts reconcile and every file exists, then make the rows visible.
+
+        Where the gate's ``verdict`` holds the run, its rows are staged and stay out of sight.
 
         Raises:
             CountsMismatch: if an input is missing or counted twice.
@@ -155,6 +183,11 @@ class Pool(Protocol):
 
     def train(self, run: Run, config: Mapping[str, Any], workers: int) -> Mapping[str, bytes]:
         """Train with ``workers`` processes; returns the files of the finished training."""
+
+    def measure_drift(
+        self, scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """How far scores moved from a reference: see `workers.metrics.drift.measure_drift`."""
 
 
 PlanFunction = Callable[[], Plan]

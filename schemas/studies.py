@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from schemas.grids import Point, merge, trial_name
+from schemas.grids import Point, label_of, merge, trial_name
 from schemas.specs.base import JobSpec
 from schemas.specs.embed import EmbedSpec
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
-from schemas.specs.study import HEAD, StudySpec
+from schemas.specs.study import HEAD, SVM, StudySpec
 from schemas.specs.train import TrainSpec
 
 _Spec = TypeVar("_Spec", bound=JobSpec)
@@ -20,7 +20,7 @@ _DEFAULTS: Mapping[str, Any] = {"world_size": 1, "backends": "eager"}
 
 _DATA_FIELDS = (
     "dataset", "split", "fold", "inner_fold", "sites", "classes", "positive", "preprocess",
-    "threshold_rule", "balance", "calibrate", "use_prepared", "seed", "allow_leaks", "backends",
+    "threshold_rule", "balance", "use_prepared", "allow_leaks", "backends",
 )  # fmt: skip
 """Fields of a training that count for a support vector machine on its network's features, too."""
 
@@ -59,12 +59,25 @@ class Trial:
     @property
     def world_size(self) -> int:
         """Processes that train together."""
-        return max(job.world_size for job in self.jobs if isinstance(job, TrainSpec))
+        sizes = [job.world_size for job in self.jobs if isinstance(job, TrainSpec)]
+        return max(sizes, default=1)
 
 
 def trials_of(study: StudySpec) -> list[Trial]:
     """The trials of a study, in the order of its grid."""
     return [_trial(study, point) for point in study.points]
+
+
+def evaluation_of(trial: Trial, outcome: Outcome) -> EvaluateSpec:
+    """The job that evaluates an outcome of a trial."""
+    (job,) = (one for one in trial.evaluations if one.model == outcome.model)
+    return job
+
+
+def rival_labels(study: StudySpec, outcome: Outcome) -> dict[str, str]:
+    """Labels of the outcome that another is compared with, where the study names some."""
+    stated = study.against if isinstance(study.against, Mapping) else {}
+    return {**outcome.labels, **{axis: label_of(label) for axis, label in stated.items()}}
 
 
 def _trial(study: StudySpec, point: Point) -> Trial:
@@ -74,8 +87,8 @@ def _trial(study: StudySpec, point: Point) -> Trial:
     for head in study.heads:
         text, model = point.text or "only", train.model
         fitted = train
-        if head == "svm":
-            text, model = f"{text}, {HEAD}=svm", trial_name(study.name, point, "svm")
+        if head == SVM:
+            text, model = f"{text}, {HEAD}={SVM}", trial_name(study.name, point, SVM)
             fitted = _machine(study, train, model)
             jobs += [_features(study, train), fitted]
         outcomes.append(Outcome({**point.labels, HEAD: head}, text, model))
@@ -102,7 +115,7 @@ def _machine(study: StudySpec, train: TrainSpec, model: str) -> TrainSpec:
     stated = train.model_dump(mode="json", include=set(_DATA_FIELDS))
     fields = {
         **stated,
-        "head": "svm",
+        "head": SVM,
         "svm": study.svm.model_dump(mode="json"),
         "start": f"bundle:{train.model}",
         "architecture": train.architecture,
@@ -112,8 +125,16 @@ def _machine(study: StudySpec, train: TrainSpec, model: str) -> TrainSpec:
 
 
 def _score(study: StudySpec, train: TrainSpec) -> ScoreSpec:
-    dataset = study.evaluate.get("dataset", train.dataset)
-    fields = {"use_prepared": train.use_prepared, **study.score, "dataset": dataset}
+    """Score what is evaluated, and no more."""
+    asked = _evaluate(study, train, "")
+    scope: dict[str, Any] = {"parts": asked.parts} if asked.fold is None else {"fold": asked.fold}
+    fields = {
+        "use_prepared": train.use_prepared,
+        "dataset": asked.dataset,
+        "split": asked.split,
+        **scope,
+        **study.score,
+    }
     return _spec(ScoreSpec, study, train.model, fields)
 
 
@@ -126,8 +147,10 @@ def _evaluate(study: StudySpec, train: TrainSpec, text: str) -> EvaluateSpec:
         "study": study.name,
         "trial": text,
     }
-    if (fields["dataset"], fields["split"]) == (train.dataset, train.split):
+    same = (fields["dataset"], fields["split"]) == (train.dataset, train.split)
+    if same and train.fold is not None:
         fields["fold"] = train.fold
+        fields.pop("parts", None)  # the fold held out is what there is to report
     return _spec(EvaluateSpec, study, train.model, fields)
 
 

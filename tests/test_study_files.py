@@ -82,6 +82,17 @@ def test_smoke_needs_nothing_but_what_it_makes_and_is_small(name: str) -> None:
     assert sum(len(trials_of(study)) for study in studies(file).values()) <= 18
 
 
+@pytest.mark.parametrize(("name", "profile"), EVERY)
+def test_phantoms_are_read_where_they_are_written(name: str, profile: str | None) -> None:
+    file = opened(name, profile, PHANTOMS="/made", DATA="/data")
+    for job in file.jobs:
+        if isinstance(job, PhantomsSpec):
+            assert job.target.startswith("/made/")
+        if isinstance(job, IngestSpec):
+            places = [job.source, *([job.metadata.file] if job.metadata else [])]
+            assert all(one.startswith(("/made/", "/data/")) for one in places)
+
+
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_full_is_for_gpus_with_pretrained_weights(name: str) -> None:
     file = opened(name, "full")
@@ -104,13 +115,15 @@ def test_ct_nodule_has_the_rows_and_columns_of_the_document() -> None:
         "standard", "Mixup", "Rand Aug", "Mix & Rand Aug",
     ]  # fmt: skip
     assert list(first.metrics) == ["precision", "recall", "F1", "Accuracy", "AUC"]
-    assert leakage.columns == ("split", "metric")
+    assert (leakage.columns, leakage.difference) == (("split", "metric"), "split")
     assert labels(found["backbones"], "split") == ["by group", "by image"]
     named = {"vgg16", "densenet121", "densenet169", "resnet18", "resnet50", "efficientnet_b2"}
     assert named <= set(labels(found["backbones"], "architecture"))
-    positives = {one.positive for one in trainings(opened("ct-nodule"))}
-    assert positives == {"malignant"}
-    assert first.metrics["recall"] == "recall/malignant"
+    (ingest,) = [job for job in opened("ct-nodule").jobs if isinstance(job, IngestSpec)]
+    for one in trainings(opened("ct-nodule")):
+        assert (one.classes, one.positive) == (("normal", "nodule"), "nodule")
+    assert ingest.labels == {"benign": "nodule", "malignant": "nodule"}
+    assert first.metrics["recall"] == "recall/nodule"
 
 
 def test_augmentations_differ_in_what_their_rows_say() -> None:
@@ -166,10 +179,12 @@ def test_pneumoconiosis_transfer_starts_twice_and_unfreezes_in_six_steps() -> No
 
 
 def test_real_images_are_taken_by_configuration() -> None:
-    file = opened(
-        "pneumoconiosis-transfer", PNEUMOCONIOSIS="/dust", NORMAL="NF", ILL="PC",
-        SITE_A="NIOSH", SITE_B="KM", DATA="/data",
-    )  # fmt: skip
+    env = {"NORMAL": "NF", "ILL": "PC", "SITE_A": "NIOSH", "SITE_B": "KM", "DATA": "/data"}
+    sets = [
+        "pneumoconiosis.source=/dust/images",
+        "pneumoconiosis.metadata.file=/dust/metadata.csv",
+    ]
+    file = load(FOLDER / "pneumoconiosis-transfer.yaml", env=env, sets=sets)
     sources = {job.name: job.source for job in file.jobs if isinstance(job, IngestSpec)}
     assert sources == {"pneumonia": "/data/cxr-kermany", "pneumoconiosis": "/dust/images"}
     found = studies(file)["depth"]
@@ -186,3 +201,4 @@ def test_pneumonia_best_is_three_seeds_by_the_given_folder() -> None:
     assert (split.mode, split.val_share) == ("given", 0.1)
     assert not any(one.allow_leaks for one in trainings(file))
     assert study.tables[0].rows == ("seed",)
+    assert {one.statistic for one in study.tables} == {"median"}

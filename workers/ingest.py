@@ -25,7 +25,8 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
     """Prepare the shard function.
 
     ``params`` are the plan's: ``dataset``, ``seen_at`` (ISO 8601), ``modality`` (of files that
-    do not say, or None), ``subject``, ``key_check``, ``max_pixels`` and ``max_bytes``.
+    do not say, or None), ``subject``, ``key_check``, ``numbering`` (whose the patients' numbers
+    are, or None), ``max_pixels`` and ``max_bytes``.
 
     Raises:
         KeyFileError: if this machine has no key, or another one than the plan was made with.
@@ -50,6 +51,7 @@ class _Ingest:
     def __init__(self, params: Mapping[str, Any], pseudonymizer: Pseudonymizer) -> None:
         self._pseudonymizer = pseudonymizer
         self._dataset: str = params["dataset"]
+        self._numbering: str | None = params["numbering"]
         self._modality: str | None = params["modality"]
         self._subject: str = params["subject"]
         self._seen_at = datetime.datetime.fromisoformat(params["seen_at"])
@@ -186,4 +188,4 @@ class _Ingest:
         return self._pseudonymizer.mask(self._pseudonymizer.reveal(row["uri"]), (*given, *found))
 
     def _pseudonym(self, identifier: str | None) -> str | None:
-        return self._pseudonymizer.patient(identifier) if identifier else None
+        return self._pseudonymizer.patient(identifier, self._numbering) if identifier else None

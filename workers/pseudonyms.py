@@ -82,9 +82,14 @@ class Pseudonymizer:
         """A pseudonymizer whose key is forgotten: for dry runs, whose output nobody keeps."""
         return Pseudonymizer(secrets.token_bytes(KEY_BYTES))
 
-    def patient(self, identifier: str) -> str:
-        """The pseudonym of a patient: ``p`` and 20 base32 characters (100 bits of HMAC-SHA256)."""
-        return self._patient(identifier.strip())
+    def patient(self, identifier: str, numbering: str | None = None) -> str:
+        """The pseudonym of a patient: ``p`` and 20 base32 characters (100 bits of HMAC-SHA256).
+
+        Equal identifiers of different ``numbering`` are different patients.
+        """
+        number = identifier.strip()
+        # No numbering holds a NUL, so no identifier of one looks like one of another.
+        return self._patient(number if numbering is None else f"{numbering}\0{number}")
 
     def seal(self, text: str) -> str:
         """``text`` as one token."""

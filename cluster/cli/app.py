@@ -15,6 +15,7 @@ from cluster.cli.queries import export, query, tables
 from cluster.cli.reporting import report
 from cluster.cli.running import plan, run
 from cluster.cli.runs import discard, publish, status
+from cluster.cli.submitting import jobs, logs, stop, submit
 
 app = typer.Typer(
     name="rayward",
@@ -24,8 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    run, plan, report, status, publish, discard, maintain, query, tables, export, models, schema,
-    doctor,
+    run, plan, submit, jobs, logs, stop, report, status, publish, discard, maintain, query,
+    tables, export, models, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -14,18 +14,39 @@ def models(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A bundle: name, or name@version.")
     ] = None,
+    nightly: Annotated[
+        bool | None,
+        typer.Option(
+            "--nightly/--no-nightly",
+            help="Mark the bundle NAME for nights, or take its mark away.",
+            show_default=False,
+        ),
+    ] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the model bundles, or all that is known of one.
+    """List the model bundles, show one, or mark one for nights.
 
-    Example: rayward models pneumonia-resnet18
+    Nights score with every version that is marked; a newer one re-scores the archive in slices
+    while the older one goes on with what is new.
+
+    Example: rayward models pneumonia-resnet18@2 --nightly
     """
     from cluster.cli.formats import plain
+    from cluster.lake.marking import mark_nightly
     from cluster.lake.store import LakeStore
     from cluster.render import console, grid, printable
+    from schemas.errors import UsageError
 
     store = LakeStore.open(lake_root(lake))
+    if nightly is not None:
+        if name is None:
+            raise UsageError(
+                "Which bundle?", where="--nightly", remedy="name it: rayward models NAME@VERSION"
+            )
+        row = mark_nightly(store, name, nightly=nightly)
+        name = f"{row['name']}@{row['version']}"
+        say(f"{name} is {'marked' if nightly else 'not marked'} for nights.")
     if name is not None:
         bundle = plain(dict(store.bundle(name)))
         if as_json:
@@ -34,7 +55,7 @@ def models(
         rows = [(key, _text(value)) for key, value in bundle.items() if value is not None]
         console(sys.stdout).print(grid(("field", "value"), rows, right=()))
         return
-    found = store.query("SELECT * FROM models ORDER BY name, version").to_pylist()
+    found = store.query("SELECT * FROM current_models ORDER BY name, version").to_pylist()
     if as_json:
         for bundle in found:
             print_json(plain(bundle))

@@ -1,14 +1,22 @@
 """`run` and `plan`: work through a job file, or say what that would do."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli.options import JsonOption, LakeOverride, OnlyOption, ProfileOption, SetOption
 from cluster.cli.output import reserved_stdout, say
+
+if TYPE_CHECKING:
+    from cluster.nights.night import Night
+    from schemas.jobfile import JobFile
+    from schemas.protocols import Report
+    from schemas.specs import JobSpec
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it."""
@@ -32,6 +40,16 @@ def run(
     ] = None,
     sets: SetOption = None,
     only: OnlyOption = None,
+    night: Annotated[
+        datetime | None,
+        typer.Option(
+            "--night",
+            metavar="DATE",
+            formats=["%Y-%m-%d"],
+            help="The night that runs are filed under. [default: today in the file's time zone]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the jobs of a file in order.
@@ -50,23 +68,41 @@ def run(
 
     from cluster.cli.showing import show_reports
     from cluster.cli.study_tables import tables_below
+    from cluster.nights.night import Night
     from cluster.progress import Progress
     from cluster.runner import exit_code, run_jobs, select
 
     selected = select(job_file, only or ())
+    tonight = Night.begin(job_file.night, night.date() if night else None)
     progress = Progress(sys.stderr, quiet=as_json)
     try:
         with ExitStack() as stack:
             stream = stack.enter_context(reserved_stdout()) if as_json else sys.stdout
             stack.callback(progress.finish)
-            found = run_jobs(job_file, only=only or (), address=address, progress=progress)
+            found = run_jobs(
+                job_file, only=only or (), address=address, progress=progress, night=tonight
+            )
+            told = _told(found, job_file, selected, tonight)
             reports = show_reports(
-                found, selected, stream, as_json=as_json, below=tables_below(job_file, stream)
+                told, selected, stream, as_json=as_json, below=tables_below(job_file, stream)
             )
     except KeyboardInterrupt:
         say("\nInterrupted. The same command goes on where this run stopped.")
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(exit_code(reports, job_file))
+
+
+def _told(
+    reports: "Iterator[Report]", job_file: "JobFile", selected: "list[JobSpec]", night: "Night"
+) -> "Iterator[Report]":
+    """The same reports; whom the file names is told of those that need a person."""
+    if job_file.notify is None:
+        return reports
+    from cluster.nights.notifying import messenger
+    from cluster.nights.watching import watched
+
+    notifier = messenger(job_file.notify, night=night.date, lake=job_file.lake, warn=say)
+    return watched(reports, selected, night, notifier)
 
 
 def plan(

@@ -19,7 +19,8 @@ def status(
 ) -> None:
     """List runs and their progress.
 
-    Those at work come first, with the process that holds them; then the newest.
+    Those at work come first, with the process that holds them; then the newest. A run that was a
+    slice of an archive shows how much of it its model has been through.
 
     Example: rayward status --limit 5
     """
@@ -35,21 +36,32 @@ def status(
     if not runs:
         say("No run yet.")
         return
-    headers = ("run", "kind", "name", "state", "inputs", "rejected", "shards", "held by")
+    headers = (
+        *("run", "kind", "name", "model", "state"),
+        *("inputs", "rejected", "shards", "progress", "held by"),
+    )
     rows = [
         (
             one.run_id,
             one.kind,
             one.name,
+            one.model,
             one.state,
             f"{one.inputs:,}",
             f"{one.rejected:,}",
             f"{one.shards_done}/{one.shards}" if one.shards else "",
+            _progress(one.progress, one.deferred),
             one.holder,
         )
         for one in runs
     ]
-    console(sys.stdout).print(grid(headers, rows, right=(4, 5, 6)))
+    console(sys.stdout).print(grid(headers, rows, right=(5, 6, 7)))
+
+
+def _progress(share: float | None, left: int) -> str:
+    if share is None:
+        return ""
+    return f"{share:.1%} of the archive, {left:,} to go"
 
 
 def publish(run: RunArgument, lake: LakeOption = None) -> None:

@@ -35,8 +35,10 @@ def show_reports(
                 console(stream).print(text, soft_wrap=True)
                 below(report)
     except Exception:
-        if as_json and len(shown) < len(selected):
-            spec = selected[len(shown)]
+        # A job may have several reports, so those that ended are told by their names.
+        ended = {report.name for report in shown}
+        spec = next((one for one in selected if one.name not in ended), None)
+        if as_json and spec is not None:
             failed = Report(kind=spec.kind, name=spec.name, status="failed")
             print_json(report_object(failed), stream)
         raise

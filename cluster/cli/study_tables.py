@@ -15,6 +15,7 @@ from jobs.report.figures import looks, measured, trained_otherwise
 from jobs.report.tables import Cell, StudyTable, make_table
 from jobs.report.text import cell_text, comma_separated, headers, markdown, notes, study_notes
 from schemas.errors import UsageError
+from schemas.grids import label_of
 from schemas.jobfile import JobFile
 from schemas.protocols import Report
 from schemas.specs.study import StudySpec
@@ -45,7 +46,7 @@ def print_study(study: StudySpec, store: LakeStore, stream: TextIO, form: str = 
         looked = looks(study, store)
         others = trained_otherwise(study, store)
     tables = [make_table(study, table, found) for table in study.tables]
-    below = study_notes(study, found, looked, others)
+    below = [*study_notes(study, found, looked, others), *_compared(study)]
     if form == "csv":
         print("\n".join(comma_separated(table) for table in tables), end="", file=stream)
         for note in [*(note for table in tables for note in notes(table)), *below]:
@@ -59,6 +60,18 @@ def print_study(study: StudySpec, store: LakeStore, stream: TextIO, form: str = 
             _print_table(table, out)
         for note in below:
             out.print(printable(note), soft_wrap=True)
+
+
+def _compared(study: StudySpec) -> list[str]:
+    """What p-values of a study are of."""
+    if study.against is None:
+        return []
+    if study.against == "best":
+        whom = f"the best on the validation part by {study.choose_by} of those on the same images"
+    else:
+        labels = ", ".join(f"{axis}={label_of(one)}" for axis, one in study.against.items())
+        whom = f"{labels}, all else equal"
+    return [f"p-values (delong_p, mcnemar_p) are of paired tests against {whom}."]
 
 
 def tables_below(job_file: JobFile, stream: TextIO) -> Callable[[Report], None]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.doctor.access import check_token
 from cluster.doctor.check import Check
 from cluster.doctor.installation import (
     check_cuda,
@@ -31,5 +32,6 @@ def examine(lake: str, key_file: Path) -> Iterator[Check]:
     yield check_cuda()
     yield check_ray()
     yield check_temporary_disk()
+    yield check_token()
     yield check_key(key_file, local_root(lake))
     yield from check_lake(lake)

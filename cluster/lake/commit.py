@@ -3,7 +3,8 @@
 Each transaction carries two application transactions. ``run/R`` says that the run's files are in;
 ``key/KEY`` counts the runs that wrote under a key and refuses a run whose plan is older than the
 newest of them. Delta checks them only against what changed since the handle was opened, so every
-commit opens a fresh handle, reads both, and commits on that handle.
+commit opens a fresh handle, reads both, and commits on that handle. On S3 a commit whose fate is
+unknown is tried again in the same way: what did happen is found, and refuses the second attempt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,36 +36,50 @@ COMMIT_ORDER = (
     "images", "quality", "prepared", "splits", "models", "predictions", "metrics",
 )  # fmt: skip
 """Details first, then rejects, then results; `runs` comes last and makes them visible."""
+DELTA_ERRORS = (DeltaError, OSError)
+"""What deltalake raises when it can't read or write a log; a store's failure is an OSError."""
 
 
 def open_table(storage: Storage, table: str) -> DeltaTable | None:
     """A fresh handle on a table, or nothing if nobody wrote to it yet."""
-    try:
-        return DeltaTable(storage.delta_uri(table), storage_options=storage.delta_options)
-    except TableNotFoundError:
-        return None
+
+    def open_it() -> DeltaTable | None:
+        try:
+            return DeltaTable(storage.delta_uri(table), storage_options=storage.delta_options)
+        except TableNotFoundError:
+            return None
+
+    return storage.persist(open_it, DELTA_ERRORS)
 
 
 def ensure_table(storage: Storage, table: str) -> DeltaTable:
     """A fresh handle on a table, made empty if it was missing."""
-    handle = open_table(storage, table)
-    if handle is not None:
-        return handle
+
+    def ensure() -> DeltaTable:
+        handle = open_table(storage, table)
+        if handle is not None:
+            return handle
+        try:
+            _create_table(storage, table)
+        except DELTA_ERRORS:
+            if open_table(storage, table) is None:  # not lost to another driver: a real failure
+                raise
+        return DeltaTable(storage.delta_uri(table), storage_options=storage.delta_options)
+
+    return storage.persist(ensure, DELTA_ERRORS)
+
+
+def _create_table(storage: Storage, table: str) -> None:
     described = TABLES[table]
-    try:
-        DeltaTable.create(
-            storage.delta_uri(table),
-            described.schema,
-            mode="error",
-            partition_by=list(described.partition_by),
-            description=described.row,
-            configuration=_CONFIGURATION,
-            storage_options=storage.delta_options,
-        )
-    except DeltaError:
-        if open_table(storage, table) is None:  # not lost to another driver: a real failure
-            raise
-    return DeltaTable(storage.delta_uri(table), storage_options=storage.delta_options)
+    DeltaTable.create(
+        storage.delta_uri(table),
+        described.schema,
+        mode="error",
+        partition_by=list(described.partition_by),
+        description=described.row,
+        configuration=_CONFIGURATION,
+        storage_options=storage.delta_options,
+    )
 
 
 @dataclass(frozen=True)
@@ -106,32 +121,36 @@ def commit_files(
     Raises:
         CommitConflict: if another run of the same key committed since then.
     """
-    handle = ensure_table(storage, table)
-    if handle.transaction_version(_run_transaction(run_id)) is not None:
-        return False
-    found = handle.transaction_version(_key_transaction(key)) or 0
-    expected = planned.get(table, 0)
-    if found != expected:
-        raise CommitConflict(
-            "Another run wrote the same work meanwhile",
-            where=f"{table}, {'/'.join(key)}",
-            got=f"{found} commits instead of {expected}",
-            remedy="run the job again: it plans anew",
-        )
-    transactions = [
-        Transaction(_run_transaction(run_id), 1),
-        Transaction(_key_transaction(key), expected + 1),
-    ]
-    try:
+
+    def commit() -> bool:
+        handle = ensure_table(storage, table)
+        if handle.transaction_version(_run_transaction(run_id)) is not None:
+            return False
+        found = handle.transaction_version(_key_transaction(key)) or 0
+        expected = planned.get(table, 0)
+        if found != expected:
+            raise CommitConflict(
+                "Another run wrote the same work meanwhile",
+                where=f"{table}, {'/'.join(key)}",
+                got=f"{found} commits instead of {expected}",
+                remedy="run the job again: it plans anew",
+            )
+        transactions = [
+            Transaction(_run_transaction(run_id), 1),
+            Transaction(_key_transaction(key), expected + 1),
+        ]
         _append(handle, table, files, transactions)
-    except DeltaError as error:
+        return True
+
+    try:
+        return storage.persist(commit, DELTA_ERRORS)
+    except DELTA_ERRORS as error:
         # A commit whose answer got lost did happen; only the log knows.
         if not has_run(storage, table, run_id):
             raise CommitConflict(
-                "A commit failed", where=table, got=str(error), remedy="run the job again"
+                "A commit failed", where=table, got=_told(error), remedy="run the job again"
             ) from error
         return False
-    return True
 
 
 def has_run(storage: Storage, table: str, run_id: str) -> bool:
@@ -158,22 +177,33 @@ def commit_state(
     Raises:
         CommitConflict: if somebody else decided about the run meanwhile.
     """
-    handle = ensure_table(storage, "runs")
-    found = handle.transaction_version(_run_transaction(run_id)) or 0
-    if found != expected:
-        raise CommitConflict(
-            "Somebody decided about this run meanwhile",
-            where=run_id,
-            remedy="look at `rayward status`",
-        )
-    try:
-        _append(handle, "runs", files, [Transaction(_run_transaction(run_id), expected + 1)])
-    except DeltaError as error:
+
+    def is_in() -> bool:
         added = pa.table(ensure_table(storage, "runs").get_add_actions(flatten=True))["path"]
-        wanted = {one.add_action("runs").path for one in files}
-        if not wanted <= set(added.to_pylist()):  # otherwise only the answer got lost
+        return {one.add_action("runs").path for one in files} <= set(added.to_pylist())
+
+    def commit() -> None:
+        handle = ensure_table(storage, "runs")
+        found = handle.transaction_version(_run_transaction(run_id)) or 0
+        if found == expected + 1 and is_in():
+            return  # an earlier attempt, whose answer got lost
+        if found != expected:
             raise CommitConflict(
-                "A commit failed", where="runs", got=str(error), remedy="look at `rayward status`"
+                "Somebody decided about this run meanwhile",
+                where=run_id,
+                remedy="look at `rayward status`",
+            )
+        _append(handle, "runs", files, [Transaction(_run_transaction(run_id), expected + 1)])
+
+    try:
+        storage.persist(commit, DELTA_ERRORS)
+    except DELTA_ERRORS as error:
+        if not is_in():  # otherwise only the answer got lost
+            raise CommitConflict(
+                "A commit failed",
+                where="runs",
+                got=_told(error),
+                remedy="look at `rayward status`",
             ) from error
 
 
@@ -196,6 +226,11 @@ def _append(
             create_checkpoint=True, cleanup_expired_logs=False
         ),
     )
+
+
+def _told(error: Exception) -> str:
+    """What may be said of an error of deltalake: a store's own words may name a patient's file."""
+    return str(error) if isinstance(error, DeltaError) else type(error).__name__
 
 
 def _run_transaction(run_id: str) -> str:

@@ -35,9 +35,16 @@ _FIGURES = ("facts", "seconds", "cost")
 
 
 def commit_run(
-    run: LakeRun, lease: Lease, *, state: RunState, seconds: Mapping[str, float]
+    run: LakeRun,
+    lease: Lease,
+    *,
+    state: RunState,
+    seconds: Mapping[str, float],
+    facts: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Make a finished run's rows part of the lake, visible once `runs` names it.
+    """Make a finished run's rows part of the lake, visible once `runs` names it as published.
+
+    ``facts`` are findings beside those of planning and of the shards.
 
     Every step may be repeated after a crash: a table that has the run is passed over.
 
@@ -49,7 +56,7 @@ def commit_run(
     """
     receipts = run.done()
     counts = reconcile(run.plan, receipts)
-    facts = {**run.plan.facts, **add_up([one.facts for one in receipts])}
+    told = {**run.plan.facts, **add_up([one.facts for one in receipts]), **(facts or {})}
     cpu_s = round(sum(one.cpu_s for one in receipts), 3)
     lease.check()
     check_files(run, receipts)
@@ -58,7 +65,7 @@ def commit_run(
         run,
         state,
         counts=counts,
-        figures={"facts": facts, "seconds": _rounded(seconds), "cost": {"cpu_s": cpu_s}},
+        figures={"facts": told, "seconds": _rounded(seconds), "cost": {"cpu_s": cpu_s}},
     )
     named = write_rows(run.storage, "runs", row, run_id=run.id, shard="run")
     lease.check()
@@ -73,7 +80,7 @@ def commit_run(
         counts=counts,
         unit=run.plan.unit,
         seconds=seconds,
-        facts=facts,
+        facts=told,
     )
 
 
@@ -127,11 +134,17 @@ def abandon(run: LakeRun) -> None:
 
 
 def record_state(
-    run: LakeRun, state: RunState, *, expected: int, run_id: str = "", counts: Counts | None = None
+    run: LakeRun,
+    state: RunState,
+    *,
+    expected: int,
+    run_id: str = "",
+    counts: Counts | None = None,
+    figures: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Add a row about a run to `runs`, or about ``run_id``, which took its place.
 
-    ``expected`` is how many rows `runs` has about it.
+    ``expected`` is how many rows `runs` has about it; ``figures`` are its facts, seconds and cost.
     """
     named = run_id or run.id
     # S3 tells whole seconds, and a tie of two states would leave open which one stands.
@@ -140,7 +153,7 @@ def record_state(
         run,
         state,
         counts=counts or run.plan.counts,
-        figures={},
+        figures=figures or {},
         not_before=last.recorded_at + timedelta(microseconds=1) if last else None,
     )
     files = write_rows(run.storage, "runs", row, run_id=named, shard=state.value)

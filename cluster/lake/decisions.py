@@ -1,8 +1,9 @@
 """What stands of each run, and what a person decides about a held one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -35,6 +36,12 @@ class RunStatus:
     inputs: int
     holder: str
     """The process at work, for a run that is not finished."""
+    model: str = ""
+    """The bundle, for a run that scores."""
+    deferred: int = 0
+    """Images that were left for later slices."""
+    progress: float | None = None
+    """Share of the data set that the run's model has been through; none where nothing is left."""
 
 
 def list_runs(storage: Storage, limit: int = 20) -> list[RunStatus]:
@@ -51,7 +58,8 @@ def publish(storage: Storage, run_id: str) -> None:
     run, _ = _held_run(storage, run_id)
     with hold(storage, run.plan.key):
         run, written = _held_run(storage, run_id)  # somebody may have decided before the lease
-        record_state(run, RunState.PUBLISHED, expected=written)
+        counts, figures = _recorded(storage, run_id)
+        record_state(run, RunState.PUBLISHED, expected=written, counts=counts, figures=figures)
 
 
 def discard(storage: Storage, run_id: str) -> None:
@@ -73,6 +81,23 @@ def discard(storage: Storage, run_id: str) -> None:
         if not states_written(storage, verdict):
             record_state(run, RunState.PUBLISHED, expected=0, run_id=verdict, counts=counts)
         record_state(run, RunState.DISCARDED, expected=written, counts=counts)
+
+
+def _recorded(storage: Storage, run_id: str) -> tuple[Counts, dict[str, Any]]:
+    """What `runs` says of a held run: its counts, and its facts, seconds and cost."""
+    (row,) = (
+        LakeReader(storage)
+        .query(
+            "SELECT counts, facts, seconds, cost FROM runs WHERE run_id = $run_id"
+            " ORDER BY recorded_at DESC LIMIT 1",
+            {"run_id": run_id},
+        )
+        .to_pylist()
+    )
+    figures = {name: json.loads(text or "{}") for name, text in row.items()}
+    counts = figures.pop("counts")
+    counts.pop("input")
+    return Counts(**counts), figures
 
 
 def _rejects_of(run: LakeRun) -> pa.Table:
@@ -115,13 +140,16 @@ def _open_runs(storage: Storage) -> Iterator[RunStatus]:
             rejected=sum(one.counts.rejected for one in receipts),
             inputs=run.plan.inputs.num_rows,
             holder=str(holder) if holder else "nobody: run the job again to go on",
+            model=str(run.plan.facts.get("model", "")),
+            deferred=run.plan.counts.deferred,
         )
 
 
 def _finished_runs(storage: Storage, limit: int) -> Iterator[RunStatus]:
     runs: pa.Table = LakeReader(storage).query(
         "SELECT run_id, any_value(kind) AS kind, any_value(name) AS name, "
-        "arg_max(state, recorded_at) AS state, arg_max(counts, recorded_at) AS counts "
+        "arg_max(state, recorded_at) AS state, arg_max(counts, recorded_at) AS counts, "
+        "any_value(facts ->> '$.model') AS model "
         "FROM runs GROUP BY run_id ORDER BY run_id DESC LIMIT $limit",
         {"limit": limit},
     )
@@ -137,4 +165,12 @@ def _finished_runs(storage: Storage, limit: int) -> Iterator[RunStatus]:
             rejected=counts["rejected"],
             inputs=counts["input"],
             holder="",
+            model=row["model"] or "",
+            deferred=counts["deferred"],
+            progress=_progress(counts),
         )
+
+
+def _progress(counts: Mapping[str, int]) -> float | None:
+    left = counts["deferred"] + counts["held"]
+    return 1 - left / counts["input"] if counts["deferred"] else None

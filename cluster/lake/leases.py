@@ -22,7 +22,7 @@ import psutil
 
 from cluster.lake.layout import leases_prefix
 from cluster.storage import STORE_ERRORS, Storage
-from schemas.errors import LeaseHeld, LeaseLost
+from schemas.errors import LakeError, LeaseHeld, LeaseLost
 
 LAPSE_S = 60.0
 """Seconds without a renewal after which a lease may be taken over."""
@@ -135,7 +135,10 @@ def hold(storage: Storage, key: tuple[str, ...]) -> Iterator[Lease]:
 
     Raises:
         LeaseHeld: if another driver holds it; names that driver.
+        LakeError: if the store can't make an object only if there is none.
     """
+    if storage.local_path is None:  # a gateway may come between a lake and its store any day
+        require_atomic(storage)
     prefix = leases_prefix(key)
     newest = _newest(storage, prefix)
     if newest and not newest.released:
@@ -153,6 +156,20 @@ def hold(storage: Storage, key: tuple[str, ...]) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
+
+
+def require_atomic(storage: Storage) -> None:
+    """Make sure that of two drivers that create one object only one succeeds.
+
+    Raises:
+        LakeError: if the store overwrites; leases, receipts and commits would all be worthless.
+    """
+    if not storage.creates_atomically:
+        raise LakeError(
+            "This store can't create an object only if there is none, so runs could collide",
+            where=storage.root,
+            remedy="use a store with conditional writes (If-None-Match) or a local disk",
+        )
 
 
 _REMEDY = "wait for it, or stop it; it goes on where it stopped when it is run again"

@@ -39,6 +39,9 @@ _MORE_MEMORY = 4
 _EXPLAIN = re.compile(
     r"EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b[\w\s,]*\)\s*)?", re.IGNORECASE
 )
+_AFTER_ALL_RUNS = "~"
+Repeated = dict[str, tuple[tuple[frozenset[str], frozenset[str]], pa.Table]]
+"""By view: the files and runs that were read, and the keys that occur more than once in them."""
 _BATCH_ROWS = 2048
 """Rows of a record batch: a row may hold the pixels of an image."""
 
@@ -47,9 +50,16 @@ class LakeReader:
     """The lake as it stands when the reader first looks, or as it stood at ``as_of``."""
 
     def __init__(
-        self, storage: Storage, as_of: datetime | None = None, *, memory_mb: int = PLANNING_MB
+        self,
+        storage: Storage,
+        as_of: datetime | None = None,
+        *,
+        memory_mb: int = PLANNING_MB,
+        repeated: Repeated | None = None,
     ) -> None:
         """``memory_mb`` bounds DuckDB; what does not fit spills to a private temporary folder.
+
+        Readers of one lake may share what they found out in ``repeated``.
 
         Not all that a query holds can spill. One that fails for want of memory is run again with
         more, up to half of what is free.
@@ -67,7 +77,7 @@ class LakeReader:
         self._memory_mb = memory_mb
         self._snapshots: dict[str, TableSnapshot] = {}
         self._runs: dict[str, RunRow] | None = None
-        self._repeated: dict[str, pa.Table] = {}
+        self._repeated: Repeated = {} if repeated is None else repeated
 
     def published(self) -> frozenset[str]:
         """The runs whose rows are visible."""
@@ -208,11 +218,22 @@ class LakeReader:
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, view: View) -> None:
         if view.prepare:
-            if view.name not in self._repeated:
-                self._repeated[view.name] = connection.sql(view.prepare).to_arrow_table()
-            connection.register("_found", self._repeated[view.name])
+            shown = self._shown(view)
+            if view.name not in self._repeated or self._repeated[view.name][0] != shown:
+                found = connection.sql(view.prepare).to_arrow_table()
+                self._repeated[view.name] = shown, found
+            connection.register("_found", self._repeated[view.name][1])
             connection.execute(f"CREATE TABLE _repeated_{view.name} AS SELECT * FROM _found")
         connection.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
+
+    def _shown(self, view: View) -> tuple[frozenset[str], frozenset[str]]:
+        """What the rows depend on that a view's preparation reads: files, and runs within them."""
+        files = [one for name in _named(view.prepare) for one in self.files(name)]
+        merged = [one for one in files if one.run_id is None]
+        # Run ids begin with their time: a run later than all in merged files is in none of them.
+        last = max((one.last_run or _AFTER_ALL_RUNS for one in merged), default="")
+        runs = frozenset(run for run in self.published() if run <= last)
+        return frozenset(one.path for one in files), runs
 
     def _snapshot(self, table: str) -> TableSnapshot:
         if table != "runs":

@@ -20,6 +20,7 @@ from cluster.lake.layout import (
 from cluster.storage import Storage
 from schemas.errors import RunError
 from schemas.plan import Counts, Plan, ShardResult
+from schemas.tables import TABLES
 
 FINISH = "finish"
 """The shard name of the finishing step."""
@@ -171,6 +172,17 @@ class LakeRun(RunWriter):
         """All rows staged under ``table``, in the order of the shards."""
         paths = [one.staged[table] for one in self.done() if table in one.staged]
         return pa.concat_tables([decode_parquet(data) for data in self.storage.get_many(paths)])
+
+    def written(self, table: str, columns: list[str]) -> pa.Table:
+        """What all shards wrote to a table, whether it is visible yet or not."""
+        paths = [file.path for one in self.done() for file in one.files.get(table, ())]
+        empty = TABLES[table].schema.empty_table().select(columns)
+        found = (decode_parquet(data, columns) for data in self.storage.get_many(paths))
+        return pa.concat_tables([empty, *(one.cast(empty.schema) for one in found)])
+
+    def outcomes(self) -> Counts:
+        """What became of the inputs, once every shard has its receipt."""
+        return sum((one.counts for one in self.done() if one.shard != FINISH), Counts())
 
     def staged_tables(self) -> dict[str, pa.Table]:
         """Everything the finishing step sees: what shards staged, and what planning left."""

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pd
 import pyarrow.fs as pa_fs
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
+from cluster.lake.commit import DELTA_ERRORS, open_table
 from cluster.storage import Storage
 from schemas.errors import LakeError
 from schemas.reasons import RunState
@@ -138,14 +137,14 @@ def may_show(file: LakeFile, published: frozenset[str]) -> bool:
 
 def _log_entries(storage: Storage, name: str) -> pa.Table:
     try:
-        delta = DeltaTable(storage.delta_uri(name), storage_options=storage.delta_options or None)
-        return pa.table(delta.get_add_actions(flatten=True))
-    except TableNotFoundError:
-        return pa.table({"path": pa.array([], pa.string())})
-    except DeltaError as error:
+        delta = open_table(storage, name)
+    except DELTA_ERRORS as error:
         raise LakeError(
-            "A table of the lake can't be opened", where=name, got=str(error)
+            "A table of the lake can't be opened", where=name, got=type(error).__name__
         ) from error
+    if delta is None:
+        return pa.table({"path": pa.array([], pa.string())})
+    return pa.table(delta.get_add_actions(flatten=True))
 
 
 def _files(log: pa.Table, partition_by: tuple[str, ...]) -> tuple[LakeFile, ...]:

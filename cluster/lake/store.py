@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -12,33 +12,40 @@ from cluster.lake.bundles import bundle_folder, parse_reference, put_bundle
 from cluster.lake.commit import TableVersions, read_versions, states_written
 from cluster.lake.committing import abandon, close, commit_run
 from cluster.lake.layout import LAKE_FILE, new_run_id, open_prefix, plan_path
-from cluster.lake.leases import Lease, hold
-from cluster.lake.reader import LakeReader
+from cluster.lake.leases import Lease, hold, require_atomic
+from cluster.lake.reader import LakeReader, Repeated
 from cluster.lake.runs import LakeRun, write_plan
 from cluster.sources import list_source, read_source
 from cluster.storage import Storage, open_storage, peek_storage
 from schemas.errors import BundleError, LakeError
 from schemas.plan import Plan
-from schemas.protocols import Report, Run, SourceFile
+from schemas.protocols import Report, Run, SourceFile, Verdict
 from schemas.reasons import RunState
 from schemas.tables import FORMAT_VERSION
 
 _REMEMBERED_BYTES = 4 * 2**20
 """An answer larger than this is not kept for a second time: planning must not fill the memory."""
+_ALL_REMEMBERED_BYTES = 16 * _REMEMBERED_BYTES
+"""All answers that are kept; the oldest go first."""
 
 
 class LakeStore:
     """A lake that is open for work. Implements `schemas.protocols.Store`."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, night: date | None = None) -> None:
+        """``night`` is the night that runs belong to; today in UTC when not given."""
         self.storage = storage
+        self._night = night
         self._snapshot: LakeReader | None = None
         self._answers: dict[str, pa.Table] = {}
+        self._repeated: Repeated = {}
         self._leases: dict[tuple[str, ...], tuple[Lease, TableVersions]] = {}
 
     @staticmethod
-    def open(root: str, *, create: bool = False) -> "LakeStore":
+    def open(root: str, *, create: bool = False, night: date | None = None) -> "LakeStore":
         """Open a lake; ``create`` makes an empty one where there is none.
+
+        ``night`` is the night that runs belong to; today in UTC when not given.
 
         Raises:
             LakeError: if there is no lake, or one of another format, or the store can't make
@@ -52,7 +59,7 @@ class LakeStore:
                 )
             _create(storage)
         _check_format(storage)
-        return LakeStore(storage)
+        return LakeStore(storage, night)
 
     @staticmethod
     def peek(root: str) -> "LakeStore":
@@ -67,6 +74,11 @@ class LakeStore:
         """Where the lake lies."""
         return self.storage.root
 
+    @property
+    def night(self) -> date:
+        """The night that runs begun here belong to."""
+        return self._night or datetime.now(UTC).date()
+
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Rows of published runs: as they stand now, or within `snapshot` as they stood then."""
         if self._snapshot is None:
@@ -77,16 +89,25 @@ class LakeStore:
             rows = self._snapshot.query(sql, parameters)
             if rows.nbytes > _REMEMBERED_BYTES:
                 return rows
-            self._answers[asked] = rows
+            self._remember(asked, rows)
         return self._answers[asked]
 
+    def _remember(self, asked: str, rows: pa.Table) -> None:
+        """Keep an answer, and forget the oldest ones where that makes too much."""
+        self._answers[asked] = rows
+        held = sum(one.nbytes for one in self._answers.values())
+        for oldest in list(self._answers)[:-1]:
+            if held <= _ALL_REMEMBERED_BYTES:
+                return
+            held -= self._answers.pop(oldest).nbytes
+
     def _reader(self) -> LakeReader:
-        return self._snapshot or LakeReader(self.storage)
+        return self._snapshot or LakeReader(self.storage, repeated=self._repeated)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all queries of the block see the lake as it stands at its first one."""
-        self._snapshot = LakeReader(self.storage)
+        self._snapshot = LakeReader(self.storage, repeated=self._repeated)
         try:
             yield
         finally:
@@ -137,11 +158,15 @@ class LakeStore:
         write_plan(self.storage, run_id, plan, header)
         return LakeRun(self.storage, run_id, resumed=False)
 
-    def commit(self, run: Run, seconds: Mapping[str, float]) -> Report:
-        """Make a finished run's rows visible."""
+    def commit(
+        self, run: Run, seconds: Mapping[str, float], verdict: Verdict | None = None
+    ) -> Report:
+        """Make a finished run's rows visible, or stage them where the gate holds the run."""
         lake_run = LakeRun(self.storage, run.id, resumed=run.resumed)
         lease, _ = self._leases[run.plan.key]
-        return commit_run(lake_run, lease, state=RunState.PUBLISHED, seconds=seconds)
+        state = RunState.HELD if verdict and verdict.holds else RunState.PUBLISHED
+        facts = verdict.facts if verdict else {}
+        return commit_run(lake_run, lease, state=state, seconds=seconds, facts=facts)
 
     def last_run(self, key: tuple[str, ...]) -> Mapping[str, Any] | None:
         """The ``fingerprint`` and ``facts`` of the newest published run of ``key``."""
@@ -178,7 +203,7 @@ class LakeStore:
         """
         name, version = parse_reference(reference)
         rows = self.query(
-            "SELECT * FROM models WHERE name = $name ORDER BY version DESC, created_at DESC",
+            "SELECT * FROM current_models WHERE name = $name ORDER BY version DESC",
             {"name": name},
         ).to_pylist()
         matching = [row for row in rows if version in (None, row["version"])]
@@ -200,12 +225,7 @@ class LakeStore:
 
 
 def _create(storage: Storage) -> None:
-    if not storage.creates_atomically:
-        raise LakeError(
-            "This store can't create an object only if there is none, so runs could collide",
-            where=storage.root,
-            remedy="use a store with conditional writes (If-None-Match) or a local disk",
-        )
+    require_atomic(storage)
     document = {"format": FORMAT_VERSION, "created_at": datetime.now(UTC).isoformat()}
     storage.put_new(LAKE_FILE, json.dumps(document).encode())
 

@@ -144,7 +144,13 @@ _KEPT_SCHEMA = pa.schema(
     ]
 )
 
-# A bundle's operating point is the one of the latest row that names its model_id. Where the
+# Marking a bundle adds a row, so a version may have several.
+_CURRENT_MODELS = """
+SELECT * FROM models
+QUALIFY row_number() OVER (PARTITION BY name, version ORDER BY run_id DESC) = 1
+"""
+
+# A bundle's operating point is that of the highest version that has its model_id. Where the
 # point's class does not reach the threshold, the best of the other classes is the label: for two
 # classes, the other one.
 _LATEST_PREDICTIONS = """
@@ -153,8 +159,8 @@ WITH bundles AS (
         operating_point ->> '$.positive' AS positive,
         CAST(operating_point ->> '$.threshold' AS DOUBLE) AS threshold,
         list_position(classes, operating_point ->> '$.positive') AS place
-    FROM models
-    QUALIFY row_number() OVER (PARTITION BY model_id, name ORDER BY run_id DESC, version DESC) = 1
+    FROM current_models
+    QUALIFY row_number() OVER (PARTITION BY model_id, name ORDER BY version DESC) = 1
 ),
 latest AS (
     SELECT predictions.*, name, version, family, classes, positive, threshold, place
@@ -207,9 +213,17 @@ _ALL = (
         _KEPT_SCHEMA,
     ),
     View(
+        "current_models",
+        "a model bundle as it is marked now",
+        ("models",),
+        "",
+        _CURRENT_MODELS,
+        TABLES["models"].schema,
+    ),
+    View(
         "latest_predictions",
         "an image's score by the newest version of a bundle that scored it",
-        ("predictions", "models"),
+        ("predictions", "current_models"),
         "",
         _LATEST_PREDICTIONS,
         _PREDICTIONS_SCHEMA,

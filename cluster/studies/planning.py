@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from cluster.kinds import KINDS
+from cluster.studies.comparing import open_comparisons
 from schemas.errors import RaywardError
 from schemas.plan import Counts, Plan
 from schemas.protocols import Store
@@ -27,6 +28,9 @@ def plan_study(study: StudySpec, store: Store) -> Plan:
         except RaywardError as error:
             wrong[trial.text] = error
             pending.append(trial)
+    # A trial whose comparison is left is looked at again.
+    compared = {one.name for one in open_comparisons(study, store)}
+    pending = [one for one in trials if one in pending or one.name in compared]
     if len(wrong) == len(trials):
         raise next(iter(wrong.values()))
     return Plan(

@@ -2,14 +2,18 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cluster.lake.store import LakeStore
 from cluster.progress import Progress, duration
 from cluster.ray_session import RaySession
-from cluster.studies.crew import Crew, Places
+from cluster.studies.comparing import open_comparisons
+from cluster.studies.crew import Crew, Ended
 from cluster.studies.planning import key, plan_study
-from cluster.studies.process import TrialEnd
+from cluster.studies.process import TrialEnd, Workplace
+from cluster.studies.watching import Watch
+from cluster.train_order import open_board
 from schemas.errors import RaywardError
 from schemas.plan import Counts
 from schemas.protocols import Report
@@ -19,10 +23,11 @@ from schemas.studies import Trial, trials_of
 
 @dataclass
 class _Tally:
-    """What became of the trials so far."""
+    """What became of the trials so far, and of their comparisons."""
 
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    not_compared: dict[str, str] = field(default_factory=dict)
     rejecting: list[str] = field(default_factory=list)
 
     def note(self, trial: Trial, end: TrialEnd | RaywardError) -> str:
@@ -37,7 +42,21 @@ class _Tally:
         words = [f"{trial.text}: done in {duration(end.seconds)}", *told, *end.warnings]
         return ", ".join(words)
 
+    def note_comparison(self, comparison: Trial, end: TrialEnd | RaywardError) -> str:
+        """Count a comparison that ended; returns what to tell of it."""
+        if isinstance(end, RaywardError):
+            self.not_compared[comparison.text] = str(end)
+            return f"{comparison.text}: failed: {end}"
+        return f"{comparison.text}: done in {duration(end.seconds)}"
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Everything that failed."""
+        return {**self.failed, **self.not_compared}
+
+
+REJECTING = "trials that rejected much"
+"""The fact that names trials of which a job rejected more than it may."""
 _TOLD = ("val auc", "val accuracy")
 """Facts of a training that its progress line shows."""
 
@@ -65,12 +84,19 @@ def run_study(
             session.start()
             progress.start(study.name, len(trials), "trials", len(trials) - len(pending))
             try:
-                _make(study, pending, store.root, progress, tally)
+                for trial, end in _made(study, pending, store.root, progress):
+                    failed = isinstance(end, RaywardError)
+                    progress.advance(0 if failed else 1, 1 if failed else 0)
+                    progress.note(tally.note(trial, end))
             finally:
                 progress.finish()
             seconds["trials"] = time.perf_counter() - started_s
-    status = "failed" if tally.failed else "published" if tally.done else "up_to_date"
-    facts = {"trials that rejected much": ", ".join(tally.rejecting)} if tally.rejecting else {}
+            if study.against is not None:
+                started_s = time.perf_counter()
+                _compare(study, store, progress, tally)
+                seconds["compare"] = time.perf_counter() - started_s
+    status = "failed" if tally.failures else "published" if tally.done else "up_to_date"
+    facts = {REJECTING: ", ".join(tally.rejecting)} if tally.rejecting else {}
     return Report(
         kind=study.kind,
         name=study.name,
@@ -79,20 +105,36 @@ def run_study(
         unit="trials",
         seconds=seconds,
         facts=facts,
-        failures=tally.failed,
+        failures=tally.failures,
     )
 
 
-def _make(
-    study: StudySpec, pending: list[Trial], lake: str, progress: Progress, tally: _Tally
-) -> None:
+def _made(study: StudySpec, pending: list[Trial], lake: str, progress: Progress) -> Iterator[Ended]:
     """Make trials, those that train in one process each first."""
-    places = Places(study.trials_at_once, study.gpus_per_trial)
     by_size: dict[int, list[Trial]] = defaultdict(list)
     for trial in pending:
         by_size[trial.world_size].append(trial)
-    for size in sorted(by_size):
-        for trial, end in Crew(lake, study.name, places, size).run(by_size[size]):
+    board = open_board()
+    watch = Watch(board, progress.note)
+    try:
+        for size in sorted(by_size):
+            place = Workplace(lake, study.name, board, size, study.gpus_per_trial)
+            yield from Crew(place, study.trials_at_once, watch).run(by_size[size])
+    finally:
+        board.remove()
+
+
+def _compare(study: StudySpec, store: LakeStore, progress: Progress, tally: _Tally) -> None:
+    """Compare trials with one another, where the study says so."""
+    with store.snapshot():
+        pending = open_comparisons(study, store)
+    if not pending:
+        return
+    progress.start(study.name, len(pending), "comparisons")
+    try:
+        for comparison, end in _made(study, pending, store.root, progress):
             failed = isinstance(end, RaywardError)
             progress.advance(0 if failed else 1, 1 if failed else 0)
-            progress.note(tally.note(trial, end))
+            progress.note(tally.note_comparison(comparison, end))
+    finally:
+        progress.finish()

@@ -34,15 +34,17 @@ def plan(spec: EvaluateSpec, store: Store) -> Plan:
 
 def run(spec: EvaluateSpec, pool: Pool, store: Store) -> Report:
     """Compute the figures, unless they are there already."""
-    question = Question.of(spec, store)
-    found = find_rows(question, store)
+    with store.snapshot():
+        question = Question.of(spec, store)
+        stated = identity(question, usable(find_rows(question, store), question))
     return run_batch(
         spec,
-        lambda: _plan(question, store, found),
+        # Read anew under the lease: another driver may have scored or split meanwhile.
+        lambda: _plan(question, store, find_rows(question, store)),
         pool,
         store,
         key=question.key,
-        identity=identity(question, usable(found, question)),
+        identity=stated,
     )
 
 

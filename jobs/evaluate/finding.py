@@ -1,13 +1,14 @@
 """The rows of an evaluation: images of a split with their labels and scores."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.evaluate.asking import Bundle, Question, reference
-from jobs.learned import learned_images
+from jobs.learned import count_met, met_images
 from jobs.rows import GROUP, LATEST_SPLITS, count_folds
 from schemas.errors import LeakError
 from schemas.protocols import Store
@@ -42,7 +43,8 @@ def find_rows(question: Question, store: Store) -> pa.Table:
     Columns of the other model are null where there is none.
 
     Raises:
-        LeakError: if a model learned from an image it would be evaluated on.
+        LeakError: if a model learned from an image it would be evaluated on, or from others of its
+            patient or its group of near-duplicates.
         SplitError: if the split has no such fold.
     """
     spec = question.spec
@@ -98,24 +100,39 @@ def _refuse_learned(question: Question, store: Store, bundle: Bundle, found: pa.
     """Stop where a model would be asked about images that it learned from.
 
     Images count, not names: a split may have been made anew since, or be another one. Validation
-    images may be asked about as such.
+    images may be asked about as such. Other images of the patients and groups it learned from
+    count too, unless it was trained on a split that leaks on purpose.
     """
     data = json.loads(bundle["data"] or "{}")
-    learned = learned_images(store, data)
-    trained = learned.filter(pc.equal(learned["role"], "train"))
-    known = {"test": learned["image_id"], "val": trained["image_id"]}
-    for part, ids in known.items():
-        asked = found.filter(pc.equal(found["part"], part))["image_id"]
-        images = pc.sum(pc.is_in(asked, value_set=ids)).as_py() or 0
-        if images:
+    for part, counts in met_by_part(question, store, data, found).items():
+        known = counts["image"] if "leaks_allowed" in data else sum(counts.values())
+        if known:
+            asked = pc.sum(pc.equal(found["part"], part)).as_py()
             held_out = data.get("fold")
             raise LeakError(
-                "The model learned from images it would be evaluated on",
+                "The model learned from images it would be evaluated on, or from others of their "
+                "patients or near-duplicates",
                 where=f"{reference(bundle)}, part {part} of {question.spec.split}",
-                got=f"{images} of {len(asked)} images",
+                got=f"{known} of {asked} images ({counts['image']} themselves, "
+                f"{counts['patient']} by their patients, {counts['duplicate']} by near-duplicates)",
                 remedy=(
                     "evaluate with `parts: [test]` and the split it was trained by"
                     if held_out is None
                     else f"evaluate with `fold: {held_out}`, or with `parts: [test]`"
-                ),
+                )
+                + "; give `patients` in `ingest` if two data sets number different people alike",
             )
+
+
+def met_by_part(
+    question: Question, store: Store, data: Mapping[str, Any], found: pa.Table
+) -> dict[str, dict[str, int]]:
+    """How many images of the parts test and val a model has met before, by how."""
+    counts = {}
+    for part, roles in (("test", ("train", "val")), ("val", ("train",))):
+        asked = found.filter(pc.equal(found["part"], part))["image_id"]
+        if len(asked):
+            spec = question.spec
+            met = met_images(store, data, dataset=spec.dataset, split=spec.split, roles=roles)
+            counts[part] = count_met(met, asked)
+    return counts

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import LATEST_SPLITS
-from schemas.errors import BundleError, QueryError, SplitError
+from jobs.rows import LATEST_SPLITS, require_split
+from schemas.errors import BundleError, QueryError
 from schemas.protocols import Store
 from schemas.specs.explain import ExplainSpec
 
@@ -81,15 +81,10 @@ def choose(spec: ExplainSpec, store: Store, bundle: Mapping[str, Any]) -> Chosen
         QueryError: if the query fails, or selects no column of image ids.
         SplitError: if the parts of the split have no images.
     """
+    if spec.split is not None:
+        require_split(store, spec.dataset, spec.split, spec.parts)
     parameters = _parameters(spec, bundle)
     (counts,) = store.query(_COUNTS, parameters).to_pylist()
-    if spec.split is not None and not counts["images"]:
-        raise SplitError(
-            "The split has no images",
-            where=f"data set {spec.dataset}, split {spec.split}",
-            got=f"none in {', '.join(spec.parts)}",
-            remedy="check the names of the data set and the split, or leave `split` out",
-        )
     wanted, order = _WANTED[spec.choose]
     told: dict[str, int] = {"without a score": counts["unscored"]}
     if spec.choose == "wrong" or spec.target == "actual":

@@ -1,6 +1,6 @@
 """What the lake knows of an archive: the present files, their facts, and the standing rejects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -33,6 +33,8 @@ _ANY_PSEUDONYM = f"""
 SELECT 1 AS one FROM images WHERE patient_id IS NOT NULL OR contains(uri, '{MARK}') LIMIT 1
 """
 
+_STRETCH = 65_536
+"""Uris that are revealed at once."""
 _ONE_TOKEN = f"^(?P<before>[^~]*)(?P<token>{TOKEN})(?P<after>[^~]*)$"
 
 
@@ -51,9 +53,11 @@ def read_catalogue(
 ) -> Catalogue:
     """The files of ``dataset`` below ``root`` that were present when they were last seen."""
     columns = ("uri", "etag", *(("format", *FACTS) if with_facts else ()))
-    rows = store.query(_present(columns), {"dataset": dataset}).combine_chunks()
+    rows = store.query(_present(columns), {"dataset": dataset})
     uris = reveal_all(rows["uri"], pseudonymizer)
     below = _below(uris, root)
+    if pc.all(below).as_py():  # a million rows are not copied for nothing
+        return Catalogue(uris, rows)
     return Catalogue(uris.filter(below), rows.filter(below))
 
 
@@ -103,23 +107,59 @@ def version_keys(uris: pa.Array, etags: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def reveal_all(uris: pa.Array | pa.ChunkedArray, pseudonymizer: Pseudonymizer) -> pa.Array:
-    """The original uris as bytes."""
-    uris = flat(uris)
+    """The original uris as bytes.
+
+    Patients are fewer than files: a uri with one token is cut at it, and each token is read once.
+    A stretch of uris at a time, because the pieces take several times the room of the uris.
+    """
+    parts = [part for chunk in chunks_of(uris) for part in _stretches(chunk)]
+    tokens = pc.unique(pa.chunked_array([_tokens(part) for part in parts], pa.string()))
+    texts = binary([pseudonymizer.open(one) for one in tokens.drop_null().to_pylist()])
+    known = _Texts(tokens.drop_null(), texts)
+    return pa.concat_arrays(
+        [pa.array([], pa.binary()), *(_reveal(part, known, pseudonymizer) for part in parts)]
+    )
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What tokens stand for."""
+
+    tokens: pa.Array
+    texts: pa.Array
+
+
+def _tokens(uris: pa.Array) -> pa.Array:
+    """The distinct tokens of uris that hold just one."""
+    masked = uris.filter(pc.match_substring(uris, MARK))
+    if not len(masked):
+        return pa.array([], pa.string())
+    return pc.unique(pc.struct_field(pc.extract_regex(masked, _ONE_TOKEN), "token"))
+
+
+def _reveal(uris: pa.Array, known: _Texts, pseudonymizer: Pseudonymizer) -> pa.Array:
     masked = pc.match_substring(uris, MARK)
     if not pc.any(masked).as_py():
         return uris.cast(pa.binary())
-    # Patients are fewer than files: a uri with one token is cut at it, each token read once.
     pieces = pc.extract_regex(uris, _ONE_TOKEN)
-    tokens = pc.struct_field(pieces, "token").dictionary_encode()
-    texts = binary([pseudonymizer.open(one) for one in tokens.dictionary.to_pylist()])
+    texts = known.texts.take(pc.index_in(pc.struct_field(pieces, "token"), value_set=known.tokens))
     before, after = (pc.struct_field(pieces, end).cast(pa.binary()) for end in ("before", "after"))
-    joined = pc.binary_join_element_wise(before, texts.take(tokens.indices), after, b"")
+    joined = pc.binary_join_element_wise(before, texts, after, b"")
     revealed = pc.if_else(masked, joined, uris.cast(pa.binary()))
     rest = pc.and_(masked, pc.is_null(joined))
     if not pc.any(rest).as_py():
         return revealed
     others = [encode(pseudonymizer.reveal(one)) for one in uris.filter(rest).to_pylist()]
     return pc.replace_with_mask(revealed, rest, pa.array(others, pa.binary()))
+
+
+def chunks_of(values: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """The arrays that a column consists of."""
+    return values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+
+
+def _stretches(values: pa.Array) -> Iterator[pa.Array]:
+    return (values.slice(at, _STRETCH) for at in range(0, len(values), _STRETCH))
 
 
 def binary(texts: list[str]) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,7 +94,10 @@ class InputMaker:
     def _given(self, metadata: Metadata) -> pa.Table:
         """Given facts by column of `images`, and the sealed identifiers behind them."""
         columns = {name: metadata.columns[name] for name in FACTS if name != "patient_id"}
-        columns["patient_id"] = _map(metadata.columns["patient"], self.pseudonymizer.patient)
+        numbers = metadata.columns["patient"]
+        columns["patient_id"] = _map(
+            numbers, partial(self.pseudonymizer.patient, numbering=self.spec.patients)
+        )
         sealed = [_map(one, self.pseudonymizer.seal).to_pylist() for one in metadata.identifiers]
         count = len(columns["patient_id"])
         rows = zip(*sealed, strict=True) if sealed else [()] * count

@@ -69,9 +69,23 @@ def read_metadata(
     for name in METADATA_FIELDS:
         given = [source[name] for source in sources if name in source]
         texts[name] = pc.coalesce(*given) if given else pa.nulls(len(paths), pa.string())
+    texts["label"] = _renamed(texts["label"], spec.labels, findings)
     columns = {name: _typed(name, texts[name], findings) for name in METADATA_FIELDS}
     identifiers = tuple(source["patient"] for source in sources if "patient" in source)
     return Metadata(columns, identifiers, {key: n for key, n in findings.items() if n})
+
+
+def _renamed(
+    texts: pa.Array | pa.ChunkedArray, labels: Mapping[str, str], findings: dict[str, int]
+) -> pa.Array | pa.ChunkedArray:
+    """Labels by their new names; names that no file has are counted."""
+    if not labels:
+        return texts
+    stripped = pc.utf8_trim_whitespace(texts)
+    at = pc.index_in(stripped, value_set=pa.array(list(labels), pa.string()))
+    found = len(pc.unique(at.drop_null()))
+    findings["labels to rename that no file has"] = len(labels) - found if len(texts) else 0
+    return pc.coalesce(pa.array(list(labels.values()), pa.string()).take(at), texts)
 
 
 def _match(pattern: str, paths: Sequence[str], findings: dict[str, int]) -> dict[str, pa.Array]:

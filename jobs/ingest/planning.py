@@ -48,13 +48,14 @@ def make_plan(
         VanishedShareError: if more than ``max_gone_share`` of the catalogued files is gone.
     """
     dataset, root, subject = spec.dataset, source_root(spec.source), _subject(spec)
-    listing = list_archive(spec, store)
     ident = identity(spec, content, pseudonymizer.check)
     check_facts = _is_new_definition(store, spec, ident)
     catalogue = read_catalogue(store, dataset, root, pseudonymizer, with_facts=check_facts)
     rejected = pa.array([], pa.binary())
     if not spec.retry_rejects:
         rejected = read_rejected(store, subject, sorted(TRANSIENT), pseudonymizer)
+    # After the queries: what they took is free again when the listing needs it.
+    listing = list_archive(spec, store)
     changes = compare(listing, catalogue, rejected)
     _check_vanished(spec, root, len(changes.gone), len(catalogue.uris))
     maker = InputMaker(spec, store, dataset, pseudonymizer, content, listing, catalogue, changes)
@@ -124,6 +125,7 @@ def _params(
         "modality": spec.modality,
         "subject": subject,
         "key_check": pseudonymizer.check,
+        "numbering": spec.patients,
         "max_pixels": spec.max_pixels,
         "max_bytes": spec.max_bytes,
     }

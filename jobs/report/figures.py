@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from schemas.protocols import Store
+from schemas.specs.base import identity_of
 from schemas.specs.study import StudySpec
 from schemas.specs.train import TrainSpec
 from schemas.studies import Outcome, trials_of
@@ -19,12 +18,23 @@ QUALIFY row_number() OVER (PARTITION BY name ORDER BY version DESC, created_at D
 """
 """The newest version of each bundle: what the trial comes down to now."""
 
+_EVALUATIONS = """
+SELECT run_id, spec, spec ->> 'trial' AS trial FROM runs
+WHERE kind = 'evaluate' AND spec ->> 'study' = $study
+QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY recorded_at DESC) = 1
+    AND state = 'published'
+"""
+
 _FIGURES = """
 SELECT trial, part, subgroup, model_id, metric, category, value, ci_low, ci_high FROM metrics
-WHERE study = $study AND list_contains($model_ids, model_id)
+WHERE study = $study AND list_contains($model_ids, model_id) AND list_contains($run_ids, run_id)
 QUALIFY rank() OVER (PARTITION BY trial, model_id, part ORDER BY run_id DESC) = 1
 """
 """Of each trial and part the newest evaluation, whole: an older one may have asked for more."""
+
+_QUESTION = ("dataset", "split", "fold", "severity", "age_bands")
+"""Fields of an evaluation that say what its figures are of. Others, such as parts and subgroups,
+say which there are, or how wide their intervals are found."""
 
 _TRAINED = """
 SELECT spec ->> 'model' AS model, spec FROM runs
@@ -98,13 +108,18 @@ class Looks:
 def measured(study: StudySpec, store: Store) -> list[Measured]:
     """The outcomes of a study with the figures the lake has of them, in the study's order.
 
-    Figures are of the newest version of a trial's bundle. Those of the validation part that no
-    evaluation made, as where folds are held out, are what its training found.
+    Figures are of the newest version of a trial's bundle, by evaluations that asked what the trial
+    asks: another study may have had this name before, on other data. Those of the validation part
+    that no evaluation made, as where folds are held out, are what its training found.
     """
     outcomes = [outcome for trial in trials_of(study) for outcome in trial.outcomes]
     models = [one.model for one in outcomes]
     bundles = {row["name"]: row for row in store.query(_BUNDLES, {"models": models}).to_pylist()}
-    asked = {"study": study.name, "model_ids": [row["model_id"] for row in bundles.values()]}
+    asked = {
+        "study": study.name,
+        "model_ids": [row["model_id"] for row in bundles.values()],
+        "run_ids": _own_evaluations(study, store),
+    }
     figures: dict[tuple[str, str], dict[Key, Figure]] = defaultdict(dict)
     for row in store.query(_FIGURES, asked).to_pylist():
         name = f"{row['metric']}/{row['category']}" if row["category"] else row["metric"]
@@ -117,6 +132,25 @@ def measured(study: StudySpec, store: Store) -> list[Measured]:
         at_training = _at_training(bundle["metrics"]) if bundle and key in figures else {}
         found.append(Measured(outcome, {**at_training, **figures.get(key, {})}))
     return found
+
+
+def _own_evaluations(study: StudySpec, store: Store) -> list[str]:
+    """The runs that asked what a trial of the study asks."""
+    asked = {
+        job.trial: _question(job.model_dump(mode="json"))
+        for trial in trials_of(study)
+        for job in trial.evaluations
+    }
+    rows = store.query(_EVALUATIONS, {"study": study.name}).to_pylist()
+    return [
+        row["run_id"]
+        for row in rows
+        if row["trial"] in asked and _question(json.loads(row["spec"])) == asked[row["trial"]]
+    ]
+
+
+def _question(spec: Mapping[str, Any]) -> list[Any]:
+    return [spec.get(name) for name in _QUESTION]
 
 
 def _at_training(metrics: str | None) -> dict[Key, Figure]:
@@ -136,21 +170,13 @@ def trained_otherwise(study: StudySpec, store: Store) -> list[str]:
         if isinstance(job, TrainSpec)
     }
     rows = store.query(_TRAINED, {"models": list(trainings)}).to_pylist()
-    recorded = {row["model"]: _identity(row["spec"]) for row in rows}
+    recorded = {row["model"]: identity_of(TrainSpec, json.loads(row["spec"])) for row in rows}
     others = [
         text
         for model, (text, job) in trainings.items()
         if model in recorded and recorded[model] != job.identity()
     ]
     return list(dict.fromkeys(others))
-
-
-def _identity(spec: str) -> dict[str, Any] | None:
-    """What a recorded training was; none for one of another version's fields."""
-    try:
-        return TrainSpec.model_validate_json(spec).identity()
-    except ValidationError:
-        return None
 
 
 def looks(study: StudySpec, store: Store) -> list[Looks]:

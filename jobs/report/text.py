@@ -37,18 +37,21 @@ def notes(table: StudyTable) -> list[str]:
     told = []
     trials = {cell.trials for row in table.rows for cell in row.cells}
     if any(count > 1 for count in trials):
-        told.append("Means over trials, with the 95 % interval of Student's t over them.")
+        told.append(
+            "Medians over trials, with the smallest and the largest of them."
+            if table.statistic == "median"
+            else "Means over trials, with the 95 % interval of Student's t over them."
+        )
     if 1 in trials:
         told.append("Of a single trial: the 95 % interval of a bootstrap over patients, if any.")
-    if table.choice:
-        told.append(_chosen(table, table.choice))
+    told += [_chosen(table, choice) for choice in table.choices]
     return told
 
 
 def _chosen(table: StudyTable, choice: Choice) -> str:
     setting = ", ".join(f"{axis}={label}" for axis, label in choice.labels.items())
-    of = f", mean of {choice.trials} trials" if choice.trials > 1 else ""
-    figures = ", ".join(f"{what} {cell_text(cell)}" for what, cell in table.chosen)
+    of = f", {table.statistic} of {choice.trials} trials" if choice.trials > 1 else ""
+    figures = ", ".join(f"{what} {cell_text(cell)}" for what, cell in choice.figures)
     return (
         f"{CHOSEN} Best on the validation part by {choice.metric} ({choice.value:.3f}{of}): "
         f"{setting}. Part {table.part}: {figures}."

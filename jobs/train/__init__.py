@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from jobs.prepared import where_prepared
 from jobs.rows import digest_rows
 from jobs.train.corpus import Corpus, read_corpus
-from jobs.train.features import svm_config, with_features
-from jobs.train.settings import training_config
+from jobs.train.features import svm_config, svm_identity, with_features
+from jobs.train.settings import training_config, training_identity
 from jobs.train.start import Start, resolve_start
-from schemas.bundle import OUTCOME_FILE, BundleConfig, parse_config
+from schemas.bundle import OUTCOME_FILE, WEIGHTS_FILE, BundleConfig, parse_config
 from schemas.plan import Counts, Plan, ShardResult, fingerprint
 from schemas.protocols import Pool, Report, Run, Store
 from schemas.specs.train import TrainSpec
@@ -57,6 +57,7 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
             **_method(spec, corpus, start),
             "start_uri": start.uri,
             "start_id": start.bundle.get("model_id"),
+            **_elastic(spec),
             "bundle": {
                 "name": spec.model,
                 "positive": _positive(spec, corpus.classes),
@@ -155,15 +156,26 @@ def model_row(config: BundleConfig, version: int, *, nightly: bool) -> dict[str,
         "calibration": config.calibration.model_dump_json(),
         "nightly": nightly,
         "metrics": json.dumps(config.metrics.get("val", {})),
-        "data": json.dumps(config.data),
+        # The weights' hash tells a checkpoint that is a copy of them.
+        "data": json.dumps({**config.data, **_weights(config)}),
         "fingerprint": config.fingerprint,
         "created_at": datetime.now(UTC),
     }
 
 
+def _weights(config: BundleConfig) -> dict[str, str]:
+    found = config.files.get(WEIGHTS_FILE)
+    return {} if found is None else {"weights": found}
+
+
 def _identity(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
+    method = _method(spec, corpus, start)
     common = {
-        **_method(spec, corpus, start),
+        **(
+            {"svm": svm_identity(method["svm"])}
+            if spec.head == "svm"
+            else {"training": training_identity(method["training"])}
+        ),
         "start": start.identity,
         "positive": _positive(spec, corpus.classes),
         "rule": spec.threshold_rule,
@@ -172,7 +184,13 @@ def _identity(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
     columns = ("image_id", "part", "label")
     if spec.head == "svm":  # its probabilities are fitted on patients held out
         return common | {"rows": digest_rows(corpus.rows, (*columns, "group"))}
-    return common | {"workers": spec.world_size, "rows": digest_rows(corpus.rows, columns)}
+    workers = {"workers": spec.world_size, **_elastic(spec)}
+    return common | workers | {"rows": digest_rows(corpus.rows, columns)}
+
+
+def _elastic(spec: TrainSpec) -> dict[str, int]:
+    """The least number of workers, where it differs from the wanted one."""
+    return {} if spec.min_world_size is None else {"min_workers": spec.min_world_size}
 
 
 def _method(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:

@@ -164,19 +164,17 @@ def _leaks(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -
 
 
 def _classes(spec: TrainSpec, found: pa.Table) -> tuple[str, ...]:
-    if len(set(spec.classes)) != len(spec.classes):
-        raise UsageError("A class is named twice", where="train.classes", got=str(spec.classes))
-    if spec.positive and spec.classes and spec.positive not in spec.classes:
-        raise UsageError(
-            "The positive class is none of the classes",
-            where="train.positive",
-            got=spec.positive,
-            remedy=f"classes: {', '.join(spec.classes)}",
-        )
-    if spec.classes:
-        return spec.classes
     train = found.filter(pc.equal(found["part"], "train"))
-    return tuple(sorted(pc.unique(train["label"].drop_null()).to_pylist()))
+    every = tuple(sorted(pc.unique(train["label"].drop_null()).to_pylist()))
+    classes = spec.classes or every
+    if spec.positive is not None and (spec.positive not in classes or len(classes) > 2):
+        raise UsageError(
+            "The positive class must be one of two classes",
+            where="train.positive",
+            got=f"{spec.positive} of the classes {', '.join(classes)}",
+            remedy="name one of two classes, or leave `positive` out",
+        )
+    return classes
 
 
 def _check_parts(spec: TrainSpec, corpus: Corpus) -> None:

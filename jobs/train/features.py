@@ -1,5 +1,6 @@
 """The head svm: its settings in the words of its workers, and the rows that have features."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,9 @@ from schemas.errors import BundleError
 from schemas.protocols import Store
 from schemas.reasons import TRANSIENT
 from schemas.specs.train import TrainSpec
+
+PLATT_FOLDS = 5
+"""`workers.models.classifier.svm.FOLDS`, which can't be imported here: scikit-learn is heavy."""
 
 _EMBEDDED = "SELECT DISTINCT image_id FROM embeddings WHERE model_id = $model_id"
 
@@ -33,6 +37,14 @@ def svm_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]:
             "balanced": spec.balance != "none",
         },
     }
+
+
+def svm_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a machine's settings its result depends on, those that workers decide included."""
+    settings = dict(config["settings"])
+    if settings["kernel"] == "linear":
+        del settings["gamma"]
+    return {**config, "settings": settings, "platt_folds": PLATT_FOLDS}
 
 
 def with_features(spec: TrainSpec, store: Store, start: Start, rows: pa.Table) -> pa.Table:

@@ -1,10 +1,12 @@
 """The spec of a training in the words of its workers."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from schemas.specs.train import Stage, TrainSpec
 from workers.pixels.steps import Recipe
-from workers.training.config import EVERY_BLOCK
+from workers.training.config import EVERY_BLOCK, Augmentation, Optimisation, TrainConfig
 from workers.training.costs import check_costs
 
 
@@ -57,6 +59,40 @@ def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]
             ),
         },
     }
+
+
+def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a training's settings its result depends on, those that workers decide included.
+
+    Left out is what has no effect: fields that are off, and those of methods that are not used. So
+    a method that a later release adds trains nothing anew.
+    """
+    stated = TrainConfig.from_dict(config).to_dict()
+    for name, kind in (("optimisation", Optimisation), ("augmentation", Augmentation)):
+        stated[name] = _active(stated[name], kind)
+    loss, optimisation = stated["loss"], stated["optimisation"]
+    for field, needed in _OF_LOSS.items():
+        if loss["name"] != needed:
+            loss.pop(field)
+    if optimisation["optimiser"] != "sgd":
+        optimisation.pop("momentum", None)
+    if optimisation["schedule"] != "cosine":
+        optimisation.pop("final_share", None)
+    found = _active(stated, TrainConfig)
+    if found.get("head") == "corn":  # it has a loss of its own
+        del found["loss"]
+    return found
+
+
+_OF_LOSS = {"gamma": "focal", "costs": "cost", "cross_entropy_share": "cost"}
+
+
+def _active(
+    stated: Mapping[str, Any], kind: type[TrainConfig | Optimisation | Augmentation]
+) -> dict[str, Any]:
+    """The values without those that are off and are so by default."""
+    off = {one.name: one.default for one in fields(kind) if one.default in (None, False, 0, "none")}
+    return {name: one for name, one in stated.items() if name not in off or one != off[name]}
 
 
 def _stages(spec: TrainSpec) -> list[dict[str, Any]]:

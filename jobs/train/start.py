@@ -1,14 +1,15 @@
 """What a training starts from: random weights, a checkpoint, or another bundle of the lake."""
 
-import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from jobs.learned import learned_images
+from jobs.learned import count_met, met_images
 from jobs.rows import LATEST_SPLITS, ROLE
-from schemas.bundle import WEIGHTS_FILE
+from schemas.bundle import WEIGHTS_FILE, digest
 from schemas.errors import BundleError, LeakError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
@@ -16,22 +17,9 @@ from workers.pixels.steps import Recipe
 
 _BUNDLE = "bundle:"
 
-_MET_AGAIN = f"""
-WITH places AS (SELECT image_id, {ROLE} AS role FROM ({LATEST_SPLITS})),
-learned AS (SELECT unnest($learned) AS image_id),
-tested AS (
-    SELECT places.image_id, images.patient_ids
-    FROM places JOIN current_images AS images ON images.image_id = places.image_id
-    WHERE images.dataset = $dataset AND places.role = 'test'
-),
-patients AS (
-    SELECT unnest(patient_ids) AS patient FROM current_images
-    WHERE dataset = $dataset AND image_id IN (SELECT image_id FROM learned)
-)
-SELECT count(*) AS images FROM tested
-WHERE image_id IN (SELECT image_id FROM learned) OR image_id IN (
-    SELECT image_id FROM (SELECT image_id, unnest(patient_ids) AS patient FROM tested)
-    WHERE patient IN (SELECT patient FROM patients))
+_TESTED = f"""
+SELECT image_id FROM (SELECT image_id, {ROLE} AS role FROM ({LATEST_SPLITS}))
+WHERE role = 'test'
 """
 
 
@@ -48,7 +36,8 @@ class Start:
     bundle: Mapping[str, Any] = field(default_factory=dict)
     """The row of `models` and the ``uri``, where it is a bundle."""
     leaks: int = 0
-    """Images to test on that are of patients whose images the start has learned from."""
+    """Images to test on that the start has learned from, or from others of their patients or
+    groups of near-duplicates."""
 
 
 def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> Start:
@@ -56,16 +45,20 @@ def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> St
 
     Raises:
         BundleError: if there is no such bundle, or it does not fit the training.
-        LeakError: if the bundle learned from images that this training is to be tested on, or from
-            others of their patients, unless the spec allows it.
+        LeakError: if the bundle, or the one whose weights a checkpoint is, learned from images that
+            this training is to be tested on, or from others of their patients or groups of
+            near-duplicates, unless the spec allows it.
     """
     if spec.start == "none":
         return Start({"weights": "random"})
     if spec.start == "pretrained":
         return Start({"weights": "timm's pretrained ones"})
     if not spec.start.startswith(_BUNDLE):
-        content = hashlib.blake2b(store.read_source(spec.start), digest_size=16).hexdigest()
-        return Start({"checkpoint": content}, content, spec.start)
+        content = _content_of(spec.start, store)
+        checkpoint: dict[str, Any] = {"checkpoint": content}
+        # A file may be a copy of a bundle's weights, and then learned what that bundle did.
+        leaks = _leaks(spec, store, "a checkpoint", {"start": checkpoint}, folds)
+        return Start(checkpoint, content, spec.start, leaks=leaks)
     bundle = store.bundle(spec.start.removeprefix(_BUNDLE))
     name = f"{bundle['name']}@{bundle['version']}"
     data = json.loads(bundle["data"] or "{}")
@@ -75,14 +68,22 @@ def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> St
         identity=str(bundle["model_id"]),
         uri=f"{bundle['uri']}/{WEIGHTS_FILE}",
         bundle=bundle,
-        leaks=_leaks(spec, store, name, _learned_ids(store, data), folds),
+        leaks=_leaks(spec, store, name, data, folds),
     )
 
 
-def _learned_ids(store: Store, data: Mapping[str, Any]) -> list[str]:
-    """Ids of the images a bundle learned from, each once."""
-    ids: list[str] = learned_images(store, data)["image_id"].unique().to_pylist()
-    return ids
+def _content_of(uri: str, store: Store) -> str:
+    """The hash of a checkpoint; a study plans many trainings that start from the same one."""
+    files = list(itertools.islice(store.list_source(uri), 2))
+    if len(files) != 1:
+        return digest(store.read_source(uri))
+    return _hashed(store.read_source, uri, files[0].bytes, files[0].etag)
+
+
+@lru_cache(maxsize=64)
+def _hashed(read: Callable[[str], bytes], uri: str, size: int, etag: str) -> str:
+    """Hash a file once for each of its states, which ``size`` and ``etag`` tell apart."""
+    return digest(read(uri))
 
 
 def _check_fit(
@@ -121,26 +122,29 @@ def _check_fit(
 
 
 def _leaks(
-    spec: TrainSpec, store: Store, name: str, learned: list[str], folds: Mapping[str, int]
+    spec: TrainSpec, store: Store, name: str, data: Mapping[str, Any], folds: Mapping[str, int]
 ) -> int:
-    if not learned:
+    met = met_images(store, data, dataset=spec.dataset, split=spec.split)
+    if not met.num_rows:
         return 0
     wanted = {
         "split": spec.split,
         "dataset": spec.dataset,
         "fold": folds.get("fold"),
         "inner_fold": folds.get("inner_fold"),
-        "learned": learned,
     }
-    count: int = store.query(_MET_AGAIN, wanted)["images"][0].as_py()
+    counts = count_met(met, store.query(_TESTED, wanted)["image_id"])
+    count = sum(counts.values())
     if count and not spec.allow_leaks:
         held_out = "the test part" if spec.fold is None else f"the test part and fold {spec.fold}"
         alike = "" if spec.fold is None else f" with `fold: {spec.fold}`"
         raise LeakError(
             f"The start bundle learned from images of {held_out}, or of their patients",
             where=f"{name}, split {spec.split}",
-            got=f"{count} images",
-            remedy=f"start from a bundle trained by this split{alike}, or set `allow_leaks: true` "
-            "to train anyway",
+            got=f"{count} images ({counts['image']} themselves, {counts['patient']} by their "
+            f"patients, {counts['duplicate']} by near-duplicates)",
+            remedy=f"start from a bundle trained by this split{alike}; give `patients` in `ingest` "
+            "if two data sets number different people alike; or set `allow_leaks: true` to train "
+            "anyway",
         )
     return count

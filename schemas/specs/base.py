@@ -1,8 +1,10 @@
 """What all job specs share: naming, identity against execution, and the limits of a run."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_jsonable_python
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A name that is safe in paths, in SQL and on a command line."""
@@ -50,5 +52,40 @@ class JobSpec(Spec):
     )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that change the result, as JSON values; the fingerprint is made of them."""
-        return self.model_dump(mode="json", exclude=set(self._outside_identity))
+        """The fields that change the result, as JSON values; the fingerprint is made of them.
+
+        A field that is off (nothing, false or empty) and is so by default is left out: so the next
+        release may add one, and what was made without it stays up to date.
+        """
+        return identity_of(type(self), self.model_dump(mode="json"))
+
+
+def identity_of(kind: type[JobSpec], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What `JobSpec.identity` is of a spec of this ``kind``, given as the JSON values of a run.
+
+    A run of an earlier release lacks the fields that came later: they had their defaults. Fields
+    that a later release no longer has stay, so that the run counts as another.
+    """
+    found = {name: value for name, value in stated.items() if name not in kind._outside_identity}
+    for name, field in kind.model_fields.items():
+        if name in kind._outside_identity or field.is_required():
+            continue
+        default = field.get_default(call_default_factory=False)
+        if _is_off(default):
+            if name in found and found[name] == to_jsonable_python(default):
+                del found[name]
+        elif field.default_factory is None:
+            known = to_jsonable_python(default)
+            found[name] = _completed(known, found[name]) if name in found else known
+    return found
+
+
+def _is_off(default: object) -> bool:
+    return default is None or default is False or default in ((), {}, "")
+
+
+def _completed(default: Any, stated: Any) -> Any:
+    """A value with what it lacks of a nested default."""
+    if not isinstance(default, dict) or not isinstance(stated, dict):
+        return stated
+    return {**default, **{name: _completed(default.get(name), one) for name, one in stated.items()}}

@@ -1,8 +1,8 @@
 """The spec of `embed`: feature vectors of images, as a bundle's network sees them."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name
 
@@ -19,7 +19,9 @@ class EmbedSpec(JobSpec):
     """Images that cleaning kept, or all that are catalogued."""
     split: Name | None = None
     """Embed the images of a split's `parts` only; all when not given."""
-    parts: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+    parts: tuple[Literal["train", "val", "test"], ...] = Field(
+        default=("train", "val", "test"), min_length=1
+    )
     """Parts of the split."""
     use_prepared: bool = True
     """Read pixels that `prepare` made by the bundle's recipe, for the images that have some."""
@@ -30,3 +32,9 @@ class EmbedSpec(JobSpec):
         "use_prepared",
         "batch_size",
     }
+
+    @model_validator(mode="after")
+    def _parts_of_a_split(self) -> Self:
+        if self.split is None and "parts" in self.model_fields_set:
+            raise ValueError("parts need split, whose they are")
+        return self

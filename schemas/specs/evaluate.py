@@ -44,7 +44,9 @@ class EvaluateSpec(JobSpec):
     """Name of the split whose parts are reported."""
     model: str
     """A bundle of the lake: name, or name@version."""
-    parts: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
+    parts: tuple[Literal["train", "val", "test"], ...] = Field(
+        default=("val", "test"), min_length=1
+    )
     """Parts to report."""
     fold: int | None = Field(default=None, ge=0)
     """Fold that the model's training held out; it alone is reported, as part test."""
@@ -72,4 +74,15 @@ class EvaluateSpec(JobSpec):
     def _ascending(self) -> Self:
         if any(first >= second for first, second in pairwise((0, *self.age_bands))):
             raise ValueError("age_bands must ascend from above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        given = self.model_fields_set
+        if "age_bands" in given and "age" not in self.subgroups:
+            raise ValueError("age_bands are of the subgroup age: add it to subgroups, or leave out")
+        if self.fold is not None and "parts" in given:
+            raise ValueError("fold takes the place of parts: leave one out")
+        if not self.bootstrap and "seed" in given:
+            raise ValueError("seed is of the bootstrap, and there is none: leave it out")
         return self

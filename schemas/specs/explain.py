@@ -48,4 +48,6 @@ class ExplainSpec(JobSpec):
             raise ValueError("regions and annotations are two answers to one question: give one")
         if not self.parts:
             raise ValueError("parts: name one at least")
+        if self.split is None and "parts" in self.model_fields_set:
+            raise ValueError("parts need split, whose they are")
         return self

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
 
@@ -64,11 +64,29 @@ class IngestSpec(JobSpec):
     """Metadata read off the path."""
     metadata: MetadataFile | None = None
     """Metadata read off a CSV file; wins over the path."""
+    labels: dict[str, str] = {}
+    """Label of the path or the metadata file to the label it becomes, where several are one:
+    `{benign: nodule, malignant: nodule}`. Others stay as they are."""
+    patients: Name | None = None
+    """Whose patient numbers these are, for archives that number different people alike: numbers of
+    different names are different patients. Without a name, equal numbers are one patient in the
+    whole lake. Set it at the first ingest: headers of files that did not change are not read
+    again."""
     max_pixels: int = Field(default=100_000_000, ge=1)
     """Pixels of a frame beyond which a file is rejected unread."""
     max_bytes: int = Field(default=2**30, ge=1)
     """Bytes of a file beyond which it is rejected unread."""
     max_gone_share: Share = 0.5
     """Share of the catalogued files that may vanish at once before the job stops."""
+
+    @field_validator("labels")
+    @classmethod
+    def _lead_somewhere(cls, labels: dict[str, str]) -> dict[str, str]:
+        for old, new in labels.items():
+            if not old.strip() or not new.strip():
+                raise ValueError("labels: a label must not be empty")
+            if new in labels and labels[new] != new:
+                raise ValueError(f"labels: {old} becomes {new}, which becomes {labels[new]}")
+        return labels
 
     _outside_identity: ClassVar[frozenset[str]] = JobSpec._outside_identity | {"max_gone_share"}

@@ -27,8 +27,8 @@ class Augmentation(Spec):
     """Largest rotation to either side."""
     translate: Share = 0.05
     """Largest shift as a share of the side."""
-    scale: Share = 0.1
-    """Largest change of scale."""
+    scale: float = Field(default=0.1, ge=0, lt=1)
+    """Largest change of scale: 0.1 draws a factor between 0.9 and 1.1."""
     shear_degrees: float = Field(default=0, ge=0, le=45)
     """Largest shear to either side."""
     brightness: Share = 0.1
@@ -59,6 +59,16 @@ class Optimizer(Spec):
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient."""
 
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        if self.name != "sgd" and "momentum" in self.model_fields_set:
+            raise ValueError(f"momentum is of sgd: leave it out for {self.name}")
+        return self
+
+
+_OF_LOSS = {"gamma": "focal", "costs": "cost", "cross_entropy_share": "cost"}
+"""Which loss a field of `Loss` is of."""
+
 
 class Loss(Spec):
     """What training minimises."""
@@ -71,7 +81,16 @@ class Loss(Spec):
     costs: tuple[tuple[float, ...], ...] = ()
     """Of the cost loss: a row for each actual class, a column for each predicted one."""
     cross_entropy_share: Share = 0.0
-    """Of the cost loss: share of cross-entropy mixed in, which keeps its gradient alive."""
+    """Of the cost loss: cross-entropy times this share is added, which keeps its gradient alive."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        for field, loss in _OF_LOSS.items():
+            if self.name != loss and getattr(self, field) and field in self.model_fields_set:
+                raise ValueError(f"{field} is of the loss {loss}: leave it out for {self.name}")
+        if self.name == "cost" and not self.costs:
+            raise ValueError("loss cost needs costs, a row for each actual class")
+        return self
 
 
 class Stage(Spec):
@@ -89,11 +108,17 @@ class Svm(Spec):
     """A support vector machine on standardised features, one class against the rest."""
 
     kernel: Literal["rbf", "linear"] = "rbf"
-    """Kernel."""
+    """Kernel. The rbf kernel takes 20,000 training images at most; linear any number."""
     c: float = Field(default=1.0, gt=0)
     """Inverse strength of the regularisation."""
-    gamma: Literal["scale"] | float = "scale"
+    gamma: Literal["scale"] | Annotated[float, Field(gt=0)] = "scale"
     """Of the rbf kernel; `scale` is 1 / (features x variance)."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        if self.kernel == "linear" and "gamma" in self.model_fields_set:
+            raise ValueError("gamma is of the kernel rbf: leave it out for linear")
+        return self
 
 
 class TrainSpec(JobSpec):
@@ -161,6 +186,9 @@ class TrainSpec(JobSpec):
     """Read pixels that `prepare` made by the same recipe, for the images that have some."""
     world_size: int = Field(default=2, ge=1)
     """Workers that train together; part of the result, since it changes the order of sums."""
+    min_world_size: int | None = Field(default=None, ge=1)
+    """Begin and go on with this many workers at least, where the cluster has no more or loses some;
+    always `world_size` when not given. The model card tells the workers of each epoch."""
     seed: int = Field(default=0, ge=0)
     """Seed of start weights, order and augmentation."""
     nightly: bool = False
@@ -184,12 +212,58 @@ class TrainSpec(JobSpec):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.head == "svm":
+            _check_svm(self)
+        elif "svm" in self.model_fields_set:
+            raise ValueError("svm is of the head svm: set `head: svm`, or leave it out")
         if self.stages and self.model_fields_set & {"epochs", "unfrozen"}:
             raise ValueError("stages take the place of epochs and unfrozen: leave these out")
-        if self.head == "svm" and not self.start.startswith("bundle:"):
-            raise ValueError("head svm needs `start: bundle:NAME`, whose features it takes")
-        if self.loss.name == "cost" and not self.loss.costs:
-            raise ValueError("loss cost needs costs, a row for each actual class")
+        if self.stages and "learning_rate" in self.optimizer.model_fields_set:
+            raise ValueError("each stage has a learning_rate of its own: leave optimizer's out")
+        shortest = min((one.epochs for one in self.stages), default=self.epochs)
+        if self.optimizer.warmup_epochs > shortest:
+            raise ValueError(
+                f"optimizer.warmup_epochs of {self.optimizer.warmup_epochs:g} are more than the "
+                f"{shortest} epochs there are"
+            )
         if self.head == "corn" and self.loss.name != "cross_entropy":
             raise ValueError("head corn has a loss of its own: leave loss out")
+        if self.min_world_size is not None and self.min_world_size > self.world_size:
+            raise ValueError("min_world_size must be world_size at most")
         return self
+
+    @model_validator(mode="after")
+    def _classes_that_fit(self) -> Self:
+        ordered = "head corn" if self.head == "corn" else "loss cost"
+        if not self.classes and (self.head == "corn" or self.loss.name == "cost"):
+            raise ValueError(f"{ordered} needs classes, in their order: mildest first for corn")
+        count = len(self.classes)
+        if len(set(self.classes)) < count:
+            raise ValueError("classes name one class twice")
+        if self.loss.costs and [len(row) for row in self.loss.costs] != [count] * count:
+            raise ValueError(f"loss.costs must have {count} rows and columns, one for each class")
+        if self.positive is not None and self.classes:
+            if count > 2:
+                raise ValueError(
+                    f"positive is for two classes, whose scores a threshold parts; here are {count}"
+                )
+            if self.positive not in self.classes:
+                raise ValueError(f"positive is none of the classes {', '.join(self.classes)}")
+        return self
+
+
+_OF_NETWORKS = (
+    "augment", "optimizer", "loss", "unfrozen", "stages", "epochs", "batch_size", "precision",
+    "label_smoothing", "ema_decay", "calibrate", "patience", "seed", "min_world_size",
+)  # fmt: skip
+"""Fields that a support vector machine on a network's features has no use for."""
+
+
+def _check_svm(spec: TrainSpec) -> None:
+    if not spec.start.startswith("bundle:"):
+        raise ValueError("head svm needs `start: bundle:NAME`, whose features it takes")
+    useless = [name for name in _OF_NETWORKS if name in spec.model_fields_set]
+    if spec.world_size != 1 and "world_size" in spec.model_fields_set:
+        useless.append("world_size")
+    if useless:
+        raise ValueError(f"head svm has no use for {', '.join(useless)}: leave out")

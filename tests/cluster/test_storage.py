@@ -100,7 +100,7 @@ def test_what_was_put_under_a_lost_answer_is_claimed(any_root: str) -> None:
 def test_commits_use_the_credentials_of_the_moment(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = iter(["at opening", "at the first commit", "at the second"])
+    tokens = iter(["at the first commit", "at the second"])
 
     def frozen(credentials: Credentials) -> ReadOnlyCredentials:
         return ReadOnlyCredentials("key", "secret", next(tokens))

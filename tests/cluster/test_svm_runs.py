@@ -23,7 +23,7 @@ from schemas.errors import BundleError, LeakError, RunError
 from schemas.specs.embed import EmbedSpec
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
-from schemas.specs.train import TrainSpec
+from schemas.specs.train import Svm, TrainSpec
 from tests.jobs.seeding import image, image_id, place, seed
 from workers.models.classifier.svm import patient_folds
 
@@ -80,8 +80,19 @@ def _network(**changes: object) -> TrainSpec:
 
 
 def _machine() -> TrainSpec:
-    return _network(
-        model="machine", head="svm", start="bundle:shades", svm={"c": 2.0, "gamma": 0.01}
+    network = _network()
+    return TrainSpec(
+        dataset=network.dataset,
+        split=network.split,
+        model="machine",
+        architecture=network.architecture,
+        classes=network.classes,
+        preprocess=network.preprocess,
+        backends="eager",
+        world_size=1,
+        head="svm",
+        start="bundle:shades",
+        svm=Svm(c=2.0, gamma=0.01),
     )
 
 

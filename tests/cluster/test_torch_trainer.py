@@ -11,15 +11,17 @@ import pyarrow as pa
 import pyarrow.fs
 import pytest
 import ray
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from cluster import torch_trainer
 from cluster.storage import open_storage
 from cluster.torch_trainer import TrainPlace, checkpoint_place, train
 from cluster.train_here import train_here
 from cluster.train_task import TrainTask, task_of
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, parse_config
-from schemas.errors import RunError
+from schemas.errors import RaywardError, RunError, SourceError
 from schemas.plan import Blob
 from tests.cluster.squares import BROKEN, params, squares
 
@@ -59,7 +61,7 @@ def _task(folder: Path, name: str, notes: Notes | None = None) -> TrainTask:
 
 @pytest.fixture(scope="module")
 def two_cpus() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -126,31 +128,104 @@ def _unreachable(rows: pa.Table) -> Sequence[Blob]:
     raise ConnectionError("no route to the store")
 
 
+def _unfit(rows: pa.Table) -> Sequence[Blob]:
+    raise SourceError("No such image", where="chests")
+
+
 @pytest.mark.slow
 def test_failure_names_its_cause(two_cpus: None, tmp_path: Path) -> None:
     task = replace(_task(tmp_path, "broken"), fetch=_unreachable)
     place = TrainPlace(2, str(tmp_path), "broken", retries=0)
-    with pytest.raises(RunError, match=r"Training failed \(broken\).*no route to the store"):
+    expected = r"Training failed \(broken\): got ConnectionError at test_torch_trainer.py:\d+\. The"
+    with pytest.raises(RunError, match=expected):
         train(task, place)
+    task = replace(_task(tmp_path, "unfit"), fetch=_unfit)
+    with pytest.raises(SourceError, match=r"^No such image \(chests\)\.$"):
+        train(task, TrainPlace(2, str(tmp_path), "unfit", retries=0))
 
 
-def test_failures_of_all_workers_are_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+TRACE = 'Traceback:\n  File "/x/y/fetch.py", line 40, in get\n    PATIENT^DOE\n'
+FAILED = (
+    "Training failed (broken): got {}. The log of the workers says more; run again to go on from "
+    "the last checkpoint."
+)
+
+
+@pytest.mark.parametrize(
+    ("failures", "told"),
+    [
+        (
+            # As Ray 2.60 hands them on: with the traceback as their text.
+            {
+                rank: UserExceptionWithTraceback(ConnectionError("PATIENT^DOE"), TRACE)
+                for rank in range(2)
+            },
+            FAILED.format("ConnectionError at fetch.py:40"),
+        ),
+        (
+            {0: ConnectionError("PATIENT^DOE"), 1: KeyError("PATIENT^DOE")},
+            FAILED.format("ConnectionError; KeyError"),
+        ),
+        (
+            {0: UserExceptionWithTraceback(SourceError("No such image", where="chests"), TRACE)},
+            "No such image (chests).",
+        ),
+    ],
+)
+def test_failures_of_workers_are_told_once_by_class_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[int, Exception], told: str
 ) -> None:
     """What Ray Train raises, without the half minute it takes to start."""
 
     def fail(_: TorchTrainer) -> None:
-        causes = {rank: ConnectionError("no route to the store") for rank in range(2)}
-        raise WorkerGroupError("2 workers failed", causes)
+        raise WorkerGroupError("2 workers failed: PATIENT^DOE", failures)
 
     monkeypatch.setattr(TorchTrainer, "__init__", lambda *_, **__: None)
     monkeypatch.setattr(TorchTrainer, "fit", fail)
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     assert issubclass(WorkerGroupError, TrainingFailedError)
-    expected = (
-        r"^Training failed \(broken\): got ConnectionError: no route to the store\. The log of the "
-        r"workers says more; run again to go on from the last checkpoint\.$"
-    )
-    with pytest.raises(RunError, match=expected):
+    with pytest.raises(RaywardError) as raised:
         train(_task(tmp_path, "broken"), TrainPlace(2, str(tmp_path), "broken"))
+    assert str(raised.value) == told
+
+
+@pytest.mark.parametrize(
+    ("there", "place", "resources", "backend"),
+    [
+        ({"CPU": 8.0}, TrainPlace(2, "s", "r"), {"CPU": 1.0}, "gloo"),
+        ({"CPU": 8.0, "GPU": 2.0}, TrainPlace(2, "s", "r"), {"CPU": 1.0, "GPU": 1.0}, "nccl"),
+        ({"CPU": 1.0, "GPU": 1.0}, TrainPlace(2, "s", "r"), {"CPU": 0.5, "GPU": 0.5}, "gloo"),
+        # A study says what its trials take, whatever else the cluster has.
+        ({"CPU": 8.0, "GPU": 8.0}, TrainPlace(2, "s", "r", gpus=0), {"CPU": 1.0}, "gloo"),
+        (
+            {"CPU": 8.0, "GPU": 8.0},
+            TrainPlace(2, "s", "r", gpus=0.5),
+            {"CPU": 1.0, "GPU": 0.5},
+            "gloo",
+        ),
+        # Elastic workers have whole CPUs or GPUs: as many run as fit.
+        ({"CPU": 2.0}, TrainPlace(4, "s", "r", min_workers=1), {"CPU": 1.0}, "gloo"),
+        (
+            {"CPU": 8.0, "GPU": 2.0},
+            TrainPlace(4, "s", "r", min_workers=2),
+            {"CPU": 1.0, "GPU": 1.0},
+            "nccl",
+        ),
+    ],
+)
+def test_workers_take_the_gpus_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+    there: dict[str, float],
+    place: TrainPlace,
+    resources: dict[str, float],
+    backend: str,
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    scaling = torch_trainer._scaling(place)
+    assert scaling.resources_per_worker == resources
+    assert scaling.use_gpu is ("GPU" in resources)
+    assert scaling.max_workers == place.workers
+    assert scaling.min_workers == (place.min_workers or place.workers)
+    assert scaling.elasticity_enabled is (place.min_workers is not None)
+    assert torch_trainer._backend(place).backend == backend

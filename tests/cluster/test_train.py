@@ -47,10 +47,9 @@ class Shows(Progress):
 def test_epochs_are_shown_as_images() -> None:
     shows = Shows()
     shown = Shown(shows, "train", 100, 3)
-    shown.add([_figures(0), "the disk is nearly full"])
-    shown.add([])
-    shown.add([_figures(0), _figures(1)])  # a worker died: the first epoch is trained again
-    assert shown.seen == 4
+    # A worker dies: the first epoch is trained again.
+    for noted in (_figures(0), "the disk is nearly full", _figures(0), _figures(1)):
+        shown.add(noted)
     assert shows.told == [
         (300, 0),
         100,
@@ -63,7 +62,7 @@ def test_epochs_are_shown_as_images() -> None:
 
 def test_epochs_of_an_earlier_driver_count_as_settled() -> None:
     shows = Shows()
-    Shown(shows, "train", 100, 5).add([_figures(2)])
+    Shown(shows, "train", 100, 5).add(_figures(2))
     assert shows.told[:3] == [(500, 0), (500, 200), 100]
 
 

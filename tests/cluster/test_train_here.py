@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 
 from cluster.fetch import Fetcher
 from cluster.storage import open_storage
 from cluster.train_checkpoints import Checkpoints
-from cluster.train_here import train_here
-from cluster.train_task import task_of
+from cluster.train_here import LakeContext, train_here
+from cluster.train_task import own_device, task_of
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, WEIGHTS_FILE, parse_config
 from schemas.errors import RunError, SourceError
 from tests.cluster.squares import BROKEN, params, squares
@@ -147,12 +148,47 @@ def test_a_failure_names_its_cause(
         raise ConnectionError("no route to the store")
 
     monkeypatch.setattr(Fetcher, "fetch_files", unreachable)
-    expected = rf"Training failed \({RUN}\): got ConnectionError: no route to the store"
-    with pytest.raises(RunError, match=expected):
+    # Only the class and the place: the message may quote what no log may hold.
+    expected = (
+        rf"Training failed \({RUN}\): got ConnectionError at test_train_here.py:\d+\. The log"
+    )
+    with pytest.raises(RunError, match=expected) as raised:
         train_here(str(tmp_path), RUN, rows, params())
+    assert "route" not in str(raised.value)
     missing = params() | {"start_uri": str(tmp_path / "nothing.safetensors")}
     with pytest.raises(SourceError, match="does not exist"):
         train_here(str(tmp_path), RUN, rows, missing)
+
+
+@pytest.mark.parametrize(
+    ("is_ray", "ids", "task", "device"),
+    [
+        (False, [], None, "cuda:0"),  # a process of its own
+        (True, [], None, "cuda:0"),  # the driver
+        (True, [], "task", "cpu"),  # gpus_per_trial: 0 on a machine with GPUs
+        (True, ["3"], "task", "cuda:0"),  # a whole one, or a share
+    ],
+)
+def test_a_training_takes_the_gpu_that_ray_gave_its_process(
+    monkeypatch: pytest.MonkeyPatch, is_ray: bool, ids: list[str], task: str | None, device: str
+) -> None:
+    class Context:
+        def get_accelerator_ids(self) -> dict[str, list[str]]:
+            return {"GPU": ids}
+
+        def get_task_id(self) -> str | None:
+            return task
+
+        def get_actor_id(self) -> str | None:
+            return task
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: is_ray)
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    assert own_device() == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert own_device() == device
+    context = LakeContext(Checkpoints(open_storage("."), RUN), None, None)  # type: ignore[arg-type]
+    assert context.device == device
 
 
 def test_a_bundle_to_start_from_says_how_its_pixels_were_made(

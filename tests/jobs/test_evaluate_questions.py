@@ -1,6 +1,8 @@
 """What an evaluation can be asked: severity, subgroups, another model, pictures."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +320,21 @@ def test_a_spec_is_checked_whole(store: LakeStore) -> None:
             _asked(**change)
     kept = _asked(severity={"classes": ["well", "ill"], "costs": [[0, 0.5], [2, 0]]})
     assert json.loads(json.dumps(kept.identity()))["severity"]["costs"] == [[0, 0.5], [2, 0]]
+
+
+def test_what_another_driver_wrote_before_the_lease_counts(
+    store: LakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = LakeStore.lease
+
+    @contextmanager
+    def late(self: LakeStore, key: tuple[str, ...]) -> Iterator[None]:
+        if key[0] == "evaluate":
+            seed(store, {"predictions": [_prediction("rival", 39, 0.5)]})
+        with plain(self, key):
+            yield
+
+    monkeypatch.setattr(LakeStore, "lease", late)
+    report = _run(store, _asked(against="rival"))
+    assert report.facts["without a score by rival@1"] == 0
+    assert _rows(store)["", "auc_difference", "rival@1"]["n"] == 8

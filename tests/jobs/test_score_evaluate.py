@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from sklearn import metrics as sk
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, score, train
-from schemas.errors import BundleError
+from schemas.errors import BundleError, SplitError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
 from tests.jobs.seeding import (
@@ -21,6 +22,7 @@ from tests.jobs.seeding import (
     image,
     image_id,
     open_lake,
+    place,
     seed,
 )
 from workers.metrics import evaluating
@@ -231,3 +233,35 @@ def test_nothing_scored_is_nothing_to_do(store: LakeStore) -> None:
     report = _run(store, _evaluate())
     assert report.status == "up_to_date"
     assert report.facts["without a score"] == 16
+
+
+def test_only_the_parts_that_are_asked_for_are_scored(store: LakeStore) -> None:
+    plan = score.plan(_score(split=SPLIT, parts=("val", "test")), store)
+    assert plan.inputs["image_id"].to_pylist() == [image_id(n) for n in range(24, 40)]
+    assert plan.counts.input == 0  # the others are nobody's business here
+    test = score.plan(_score(split=SPLIT, parts=("test",)), store)
+    assert test.inputs.num_rows == 8
+    assert test.fingerprint != plan.fingerprint
+    seed(store, {"predictions": [_prediction(n, 0.5) for n in range(32, 40)]})
+    # A score is of an image by a model: what one scope has scored, no other scores again.
+    everything = score.plan(_score(), store)
+    assert (everything.inputs.num_rows, everything.counts.up_to_date) == (31, 8)
+    assert everything.fingerprint != plan.fingerprint
+    again = score.plan(_score(split=SPLIT, parts=("test",)), store)
+    assert (again.inputs.num_rows, again.counts.up_to_date, again.counts.input) == (0, 8, 8)
+
+
+def test_only_the_fold_held_out_is_scored(store: LakeStore) -> None:
+    seed(store, {"splits": [place(n, "train", fold=n // 8) for n in range(32)]})
+    plan = score.plan(_score(split=SPLIT, fold=2), store)
+    assert plan.inputs["image_id"].to_pylist() == [image_id(n) for n in range(16, 24)]
+    with pytest.raises(SplitError, match="no such fold"):
+        score.plan(_score(split=SPLIT, fold=4), store)
+
+
+def test_a_split_that_is_not_there_is_not_scored(store: LakeStore) -> None:
+    with pytest.raises(SplitError, match=r"no images.*split other.*none in train, val, test"):
+        score.plan(_score(split="other"), store)
+    for wrong in ({"parts": ("val",)}, {"fold": 1}, {"split": SPLIT, "parts": (), "fold": None}):
+        with pytest.raises(ValidationError):
+            _score(**wrong)

@@ -20,7 +20,7 @@ from tests.jobs.seeding import (
     place,
     seed,
 )
-from workers.training.config import TrainConfig
+from workers.training.config import Optimisation, TrainConfig
 
 
 def _spec(**changes: Any) -> TrainSpec:
@@ -132,11 +132,66 @@ def test_parts_without_a_class_are_named(store: LakeStore) -> None:
         train.plan(_spec(split="another"), store)
 
 
-def test_classes_must_fit_each_other(store: LakeStore) -> None:
-    with pytest.raises(UsageError, match="named twice"):
-        train.plan(_spec(classes=["ill", "ill"]), store)
-    with pytest.raises(UsageError, match=r"got dead\. Classes: ill, well"):
-        train.plan(_spec(classes=["ill", "well"], positive="dead"), store)
+def test_the_positive_class_must_be_one_of_two(store: LakeStore) -> None:
+    with pytest.raises(UsageError, match=r"train\.positive\): got dead of the classes ill, well"):
+        train.plan(_spec(positive="dead"), store)
+    seed(store, {"images": [image(n, "worse") for n in (2, 26)]})
+    with pytest.raises(UsageError, match=r"got worse of the classes ill, well, worse"):
+        train.plan(_spec(positive="worse"), store)
+    assert train.plan(_spec(), store).params["bundle"]["positive"] is None
+
+
+def test_settings_without_effect_enter_no_fingerprint(store: LakeStore) -> None:
+    stated = train.plan(_spec(), store).identity["training"]
+    assert stated["optimisation"] == {
+        "optimiser": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warm_up_epochs": 1.0,
+        "final_share": Optimisation().final_share,  # no setting, yet it makes the weights
+    }
+    assert stated["loss"] == {"name": "cross_entropy"}
+    assert "mixup" not in stated["augmentation"]
+    assert not {"ema_decay", "stop_after", "label_smoothing", "balance", "new_head"} & set(stated)
+    focal = train.plan(_spec(loss={"name": "focal"}), store).identity["training"]
+    assert focal["loss"] == {"name": "focal", "gamma": 2.0}
+    flat = train.plan(_spec(optimizer={"schedule": "constant"}), store).identity["training"]
+    assert "final_share" not in flat["optimisation"]
+
+
+def test_each_setting_makes_a_fingerprint_of_its_own(store: LakeStore) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"optimizer": {"name": "sgd"}},
+        {"optimizer": {"name": "sgd", "momentum": 0.5}},
+        {"optimizer": {"clip_norm": 1}},
+        {"optimizer": {"schedule": "step"}},
+        {"optimizer": {"warmup_epochs": 0}},
+        {"optimizer": {"weight_decay": 0}},
+        {"augment": {"rotate_degrees": 0}},
+        {"augment": {"mixup": 0.2}},
+        {"augment": {"flip": True}},
+        {"augment": {"randaugment": {"operations": 2}}},
+        {"loss": {"name": "focal"}},
+        {"loss": {"name": "focal", "gamma": 1}},
+        {"loss": {"name": "binary"}},
+        {"loss": {"name": "cost", "costs": [[0, 1], [1, 0]]}, "classes": ["ill", "well"]},
+        {"loss": {"name": "cost", "costs": [[0, 2], [1, 0]]}, "classes": ["ill", "well"]},
+        {"head": "corn", "classes": ["ill", "well"]},
+        {"ema_decay": 0.9},
+        {"patience": 2},
+        {"label_smoothing": 0.1},
+        {"balance": "weights"},
+        {"balance": "sampler"},
+        {"calibrate": False},
+        {"unfrozen": 0},
+        {"stages": [{"epochs": 20, "learning_rate": 0.1}]},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"world_size": 1},
+    ]
+    made = {train.plan(_spec(**change), store).fingerprint: change for change in changes}
+    assert list(made.values()) == changes
 
 
 def test_start_weights_enter_the_fingerprint_by_content(store: LakeStore, tmp_path: Path) -> None:

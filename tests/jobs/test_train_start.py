@@ -9,7 +9,8 @@ import pytest
 from cluster.lake.store import LakeStore
 from jobs import evaluate, train
 from jobs.learned import learned_images
-from schemas.bundle import BundleConfig, Preprocessing
+from jobs.train.features import PLATT_FOLDS
+from schemas.bundle import BundleConfig, Preprocessing, digest
 from schemas.errors import BundleError, LeakError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.train import TrainSpec
@@ -24,7 +25,7 @@ from tests.jobs.seeding import (
     place,
     seed,
 )
-from workers.models.classifier.svm import SvmSettings
+from workers.models.classifier.svm import FOLDS, SvmSettings
 from workers.pixels.steps import Recipe
 from workers.training.config import TrainConfig
 
@@ -180,8 +181,138 @@ def test_what_a_start_learned_is_learned_too(store: LakeStore) -> None:
     with pytest.raises(LeakError, match=r"got 4 images"):
         train.plan(_spec(start="bundle:late"), store)
     judge = EvaluateSpec(dataset=DATASET, split=SPLIT, model="late", parts=("test",))
-    with pytest.raises(LeakError, match=r"late@1, part test.*got 3 of 8"):
+    with pytest.raises(
+        LeakError, match=r"late@1, part test.*got 4 of 8 images \(3 themselves, 1 by their patients"
+    ):
         evaluate.plan(judge, store)
+
+
+def _elsewhere(store: LakeStore, **changes: Any) -> None:
+    """Bundle `far` learned from images 100 to 103 of another data set."""
+    there = {"dataset": "far", "split_name": "far-split"}
+    numbers = range(100, 104)
+    seed(
+        store,
+        {
+            "images": [image(n, "ill", dataset="far", **changes) for n in numbers],
+            "splits": [place(n, "train", **there) for n in numbers],
+        },
+    )
+    data = {"dataset": "far", "split": "far-split"}
+    _put(store, _config("far", "0f", data=data, files={"model.safetensors": digest(b"far")}))
+
+
+def _judge(**changes: Any) -> EvaluateSpec:
+    values = {"dataset": DATASET, "split": SPLIT, "model": "far", "parts": ("test",)}
+    return EvaluateSpec.model_validate(values | changes)
+
+
+def test_a_patient_of_another_data_set_counts_as_met(store: LakeStore) -> None:
+    _elsewhere(store, patient_id="p16")  # who has the images 32 and 33 here, to test on
+    with pytest.raises(LeakError, match=r"got 2 images \(0 themselves, 2 by their patients"):
+        train.plan(_spec(start="bundle:far"), store)
+    with pytest.raises(LeakError, match=r"far@1, part test.*got 2 of 8.*2 by their patients"):
+        evaluate.plan(_judge(), store)
+
+
+def test_strangers_of_another_data_set_do_not_count(store: LakeStore) -> None:
+    _elsewhere(store)
+    assert train.plan(_spec(start="bundle:far"), store).inputs.num_rows == 32
+    assert evaluate.plan(_judge(), store).facts["without a score"] == 8
+
+
+def test_an_image_of_another_data_set_counts_as_met(store: LakeStore) -> None:
+    _elsewhere(store)
+    seed(
+        store,
+        {"images": [image(100, "ill", patient_id="new")], "splits": [place(100, "test")]},
+    )
+    with pytest.raises(LeakError, match=r"got 1 images \(1 themselves"):
+        train.plan(_spec(start="bundle:far"), store)
+
+
+def test_near_duplicates_of_what_was_learned_count_as_met(store: LakeStore) -> None:
+    places = [place(n, "test", split_name="later", group_id=f"x{n}") for n in (60, 61, 62)]
+    # Image 60 looks like image 3 by the split that was learned by, 61 by the one asked about.
+    places += [place(60, None, group_id="g1"), place(61, "test", group_id="x3")]
+    places += [
+        place(3, None, split_name="later", group_id="x61"),
+        place(61, "test", split_name="later", group_id="x61"),
+    ]
+    images = [image(n, "well", patient_id=None, uri=f"archive/new{n}.png") for n in (60, 61, 62)]
+    seed(store, {"images": images, "splits": places})
+    with pytest.raises(
+        LeakError, match=r"got 2 of 3 images \(0 themselves, 0 by their patients, 2 by near-dup"
+    ):
+        evaluate.plan(_judge(model="base", split="later"), store)
+    with pytest.raises(LeakError, match="got 2 images"):
+        train.plan(_spec(split="later", allow_leaks=False), _with_parts(store))
+
+
+def _with_parts(store: LakeStore) -> LakeStore:
+    parts = {n: "train" if n < 24 else "val" for n in range(32) if n != 3}
+    seed(store, {"splits": [place(n, part, split_name="later") for n, part in parts.items()]})
+    return store
+
+
+def test_a_model_of_a_split_that_leaks_on_purpose_may_be_asked(store: LakeStore) -> None:
+    data = {"dataset": DATASET, "split": "naive", "leaks_allowed": {"patients": 4}}
+    naive = {n: "train" if n % 2 else "test" for n in range(8)}
+    seed(store, {"splits": [place(n, part, split_name="naive") for n, part in naive.items()]})
+    _put(store, _config("naive", "0a", data=data))
+    assert evaluate.plan(_judge(model="naive", split="naive"), store).facts["without a score"] == 4
+    honest = {"dataset": DATASET, "split": "naive"}
+    _put(store, _config("honest", "0b", data=honest))
+    with pytest.raises(LeakError, match=r"got 4 of 4 images \(0 themselves, 4 by their patients"):
+        evaluate.plan(_judge(model="honest", split="naive"), store)
+
+
+def test_a_checkpoint_that_is_a_bundles_weights_learned_what_the_bundle_did(
+    store: LakeStore, tmp_path: Path
+) -> None:
+    _elsewhere(store, patient_id="p16")
+    copied, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+    copied.write_bytes(b"far")
+    other.write_bytes(b"near")
+    assert train.plan(_spec(start=str(other)), store).inputs.num_rows == 32
+    with pytest.raises(LeakError, match=r"a checkpoint, split chests-split\): got 2 images"):
+        train.plan(_spec(start=str(copied)), store)
+    plan = train.plan(_spec(start=str(copied), allow_leaks=True), store)
+    told = plan.params["bundle"]["data"]
+    assert told["leaks_allowed"]["test_images_the_start_met"] == 2
+    # The same of a bundle that was made from the copy before anybody looked.
+    start = {"checkpoint": digest(b"far")}
+    _put(store, _config("late", "1c", data={"dataset": DATASET, "split": SPLIT, "start": start}))
+    with pytest.raises(LeakError, match=r"late@1, part test.*got 2 of 8"):
+        evaluate.plan(_judge(model="late"), store)
+
+
+def test_a_bundle_may_have_the_weights_it_started_from(store: LakeStore) -> None:
+    start = {"checkpoint": digest(b"same")}
+    data = {"dataset": DATASET, "split": SPLIT, "start": start}
+    _put(store, _config("same", "1d", data=data, files={"model.safetensors": digest(b"same")}))
+    assert len(set(learned_images(store, data)["image_id"].to_pylist())) == 32
+
+
+def test_a_checkpoint_is_read_once_while_it_stays_as_it_is(
+    store: LakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes(b"one")
+    read: list[str] = []
+    original = LakeStore.read_source
+
+    def counted(self: LakeStore, uri: str) -> bytes:
+        read.append(uri)
+        return original(self, uri)
+
+    monkeypatch.setattr(LakeStore, "read_source", counted)
+    first = train.plan(_spec(start=str(weights)), store)
+    assert train.plan(_spec(start=str(weights), epochs=3), store).fingerprint != first.fingerprint
+    assert len(read) == 1
+    weights.write_bytes(b"another")
+    again = train.plan(_spec(start=str(weights)), store)
+    assert (len(read), again.fingerprint == first.fingerprint) == (2, False)
 
 
 def test_a_model_of_some_sites_did_not_learn_from_the_others(store: LakeStore) -> None:
@@ -205,8 +336,7 @@ def test_a_machine_is_planned_on_the_rows_that_have_features(store: LakeStore) -
     assert (data["head"], data["start"]["bundle"]) == ("svm", "base@1")
     other = train.plan(_svm(svm={"kernel": "linear"}), store)
     assert other.fingerprint != plan.fingerprint
-    # What only a network's training has changes nothing.
-    same = _svm(svm={"c": 3, "gamma": 0.1}, balance="weights", epochs=3, seed=4, world_size=1)
+    same = _svm(svm={"c": 3, "gamma": 0.1}, balance="weights", world_size=1)
     assert train.plan(same, store).fingerprint == plan.fingerprint
 
 
@@ -255,3 +385,9 @@ def test_a_machine_is_put_into_the_lake_once(store: LakeStore) -> None:
     assert train.run(_svm(), pool, store).status == "published"
     assert train.run(_svm(), pool, store).status == "up_to_date"
     assert len(pool.trained) == 1
+
+
+def test_what_workers_decide_of_a_machine_enters_its_identity(store: LakeStore) -> None:
+    assert PLATT_FOLDS == FOLDS
+    seed(store, _embedded(*range(32)))
+    assert train.plan(_svm(), store).identity["svm"]["platt_folds"] == FOLDS

@@ -64,7 +64,7 @@ profiles:
   smoke:
     lake: ./smoke
     jobs:
-      train: {epochs: 1, optimizer: {momentum: 0.5}}
+      train: {epochs: 1, optimizer: {weight_decay: 0.5}}
       clean: {phash: null}
   all:
     jobs:
@@ -108,7 +108,7 @@ def test_a_profile_merges_deeply_by_name_before_kind(loaded: Load) -> None:
     assert clean.phash is None
     # `train` is the name of a job, so the job called second keeps its values.
     assert train.epochs == 1
-    assert train.optimizer.momentum == 0.5
+    assert train.optimizer.weight_decay == 0.5
     assert train.optimizer.learning_rate == 0.001
     assert second.epochs == 20
 
@@ -449,5 +449,5 @@ def test_a_value_that_may_be_one_of_several_things_has_one_mistake(
             "is not one of the allowed values",
             "all or a whole number >= 0 and <= 5",
         ),
-        (9, "jobs.train.svm.gamma", "is not one of the allowed values", "scale or a number"),
+        (9, "jobs.train.svm.gamma", "is not one of the allowed values", "scale or a number > 0"),
     ]

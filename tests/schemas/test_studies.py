@@ -105,7 +105,8 @@ def test_the_svm_head_adds_features_a_machine_and_its_figures() -> None:
         "svm",
         "bundle:hand-seed3",
     )
-    assert (machine.svm.c, machine.seed) == (9, 3)
+    assert (machine.svm.c, machine.world_size) == (9, 1)
+    assert "seed" not in machine.model_fields_set  # a machine has no use for it
     assert isinstance(score, ScoreSpec) and score.model == "hand-seed3-svm"
     assert isinstance(evaluate, EvaluateSpec) and evaluate.trial == "seed=3, head=svm"
     assert [one.labels["head"] for one in trial.outcomes] == ["network", "svm"]
@@ -214,7 +215,7 @@ def job(grid: str, tables: str = "[]", train: str = "") -> str:
     [
         (
             job("{loss: {ce: {}, cost: {loss: {name: cost}}}, seed: [0, 1]}"),
-            "6: jobs.hand.grid.loss.cost: loss cost needs costs, a row for each actual class",
+            "6: jobs.hand.grid.loss.cost.loss: loss cost needs costs, a row for each actual class",
         ),
         (
             job("{seed: [0, 1]}", train=", epochs: 2, stages: [{epochs: 1, learning_rate: 1}]"),
@@ -235,7 +236,11 @@ def job(grid: str, tables: str = "[]", train: str = "") -> str:
         (job("{a: 3}"), "6: jobs.hand.grid.a: has the wrong type; got 3; allowed: a mapping of"),
         (
             job("{a: {x-y: {}, x: {}}, b: {z: {}, y-z: {}}}"),
-            "6: jobs.hand.grid: gives two trials the name hand-x-y-z: a=x-y, b=z; a=x, b=y-z",
+            "6: jobs.hand.grid: gives two bundles the name hand-x-y-z: a=x-y, b=z; a=x, b=y-z",
+        ),
+        (
+            job("{a: {x: {}, x-svm: {}}}"),
+            "6: jobs.hand.grid: gives two bundles the name hand-x-svm: a=x, head=svm; a=x-svm",
         ),
         (
             job("{seed: [1]}", "[{name: t, rows: [sed], where: {head: svm}}]"),
@@ -268,6 +273,60 @@ def job(grid: str, tables: str = "[]", train: str = "") -> str:
 def test_each_mistake_of_a_grid_or_table_is_told(tmp_path: Path, text: str, said: str) -> None:
     found = mistakes(tmp_path, text)
     assert any(one.startswith(said) for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("against: {sed: 1}", "9: jobs.hand.against.sed: is no axis; got 1; allowed: seed, head"),
+        ("against: {seed: 7}", "9: jobs.hand.against.seed: is no value of seed; got 7; allowed: 1"),
+        ("against: {head: net}", "9: jobs.hand.against.head: is no value of head"),
+        ("against: {}", "9: jobs.hand.against: names no label"),
+        ("against: worst", "9: jobs.hand.against: is not one of the allowed values"),
+        (
+            "against: best\n    evaluate: {against: other}",
+            "10: jobs.hand.evaluate.against: names what every trial is compared with",
+        ),
+    ],
+)
+def test_each_mistake_of_a_comparison_is_told(tmp_path: Path, fields: str, said: str) -> None:
+    found = mistakes(tmp_path, job("{seed: [1, 2]}") + f"    {fields}\n")
+    assert any(one.startswith(said) for one in found), found
+
+
+def test_p_values_are_not_averaged(tmp_path: Path) -> None:
+    table = "{{name: t, rows: [{rows}], metrics: {{p: mcnemar_p}}, where: {{head: svm}}}}"
+    grid = "{seed: [1, 2], fold: [0, 1]}"
+    found = mistakes(tmp_path, job(grid, f"[{table.format(rows='seed')}]"))
+    (one,) = found
+    assert one.startswith("7: jobs.hand.tables[0].metrics: would average p-values over fold: let")
+    path = tmp_path / "job.yaml"
+    path.write_text(job(grid, f"[{table.format(rows='seed, fold')}]") + "    against: best\n")
+    (made,) = load(path, env={}).jobs
+    assert isinstance(made, StudySpec) and made.against == "best"
+
+
+def test_a_bundle_is_made_by_one_job_of_a_file(tmp_path: Path) -> None:
+    train = "{kind: train, dataset: ct, split: s"
+    text = (
+        "lake: ./lake\njobs:\n"
+        f"  - {train}, name: start, model: nets-x}}\n"
+        f"  - {train}, name: again, model: nets-x}}\n"
+        "  - kind: study\n    name: nets\n"
+        "    train: {dataset: ct, split: s}\n    heads: [svm]\n"
+        "    grid: {a: {x: {}, y: {}}}\n    only: {a: [y]}\n"
+        "  - kind: study\n    name: nets-y\n"
+        "    train: {dataset: ct, split: s}\n    grid: {a: {svm: {}, z: {}}}\n"
+    )
+    found = mistakes(tmp_path, text)
+    assert [one.partition(";")[0] for one in found] == [
+        "4: jobs.again.model: makes the bundle nets-x, which start makes, too",
+        "6: jobs.nets.name: makes the bundle nets-x, which start makes, too",
+        "12: jobs.nets-y.name: makes the bundle nets-y-svm, which nets (a=y, head=svm) makes, too",
+    ]
+    assert mistakes(tmp_path, text.replace("model: nets-x", "model: other", 1)) == [
+        one.replace("start", "again") for one in found[1:]
+    ]
 
 
 def test_a_profile_may_choose_labels(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def params(key: Pseudonymizer, **changed: Any) -> dict[str, Any]:
         "modality": "US",
         "subject": "decoder",
         "key_check": key.check,
+        "numbering": None,
         "max_pixels": 10**6,
         "max_bytes": 10**6,
     } | changed

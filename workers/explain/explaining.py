@@ -22,20 +22,20 @@ from workers.explain.overlay import Canvas, captioned, draw, encode, make_canvas
 from workers.explain.pointing import Finding, find
 from workers.explain.regions import read_region
 from workers.explain.summary import FIGURES, STAGED
-from workers.models.classifier.heads import whole_network
-from workers.models.classifier.network import build_network
+from workers.models.classifier.heads import bundle_network
 from workers.models.classifier.outputs import probabilities
 from workers.pixels.colour import grey
 from workers.pixels.pixels import Pixels
 from workers.pixels.recipe import prepare, to_uint8
 from workers.pixels.steps import DECODER, Recipe
 from workers.reading import FrameReader
+from workers.scoring.cuda_forward import full_float32
 from workers.scoring.passing import check_planned
 
 ReadFiles = Callable[[Mapping[str, str]], Mapping[str, Blob]]
 """Reads files of uri and etag: the masks of an image."""
 
-_BATCH = {"cpu": 8, "cuda": 32}
+_CPU_BATCH, _GPU_BATCH = 8, 32
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Seen:
     canvas: Canvas
 
 
-@dataclass(frozen=True)
+@dataclass
 class Network:
     """A bundle's network, and the layer of it that is watched."""
 
@@ -59,14 +59,34 @@ class Network:
     layer: nn.Module
     config: BundleConfig
     device: str
+    batch: int = _CPU_BATCH
+    """Images computed at once; halved for good where a GPU has no room for them."""
 
     def explain(
         self, images_NCHW: NDArray[np.uint8], targets: Sequence[str], method: Method
     ) -> HeatMaps:
-        """The heat maps of one class for each image."""
+        """The heat maps of one class for each of at least one image."""
         places = [self.config.classes.index(one) for one in targets]
-        pixels_NCHW = torch.from_numpy(images_NCHW).to(self.device)
-        return heat_maps(self.whole, self.layer, pixels_NCHW, places, method)
+        made: list[HeatMaps] = []
+        start = 0
+        while start < len(places):
+            part = slice(start, start + self.batch)
+            try:
+                with full_float32():
+                    pixels_NCHW = torch.from_numpy(images_NCHW[part]).to(self.device)
+                    made.append(
+                        heat_maps(self.whole, self.layer, pixels_NCHW, places[part], method)
+                    )
+            except torch.cuda.OutOfMemoryError:
+                if self.batch == 1:
+                    raise
+                self.batch //= 2
+                continue
+            start += self.batch
+        return HeatMaps(
+            np.concatenate([one.heat_Nhw for one in made]),
+            np.concatenate([one.outputs_NK for one in made]),
+        )
 
 
 def load_network(
@@ -81,13 +101,16 @@ def load_network(
     """
     config = parse_config(files[CONFIG_FILE])
     check_files(config, files, (WEIGHTS_FILE,))
-    preprocessing = config.preprocessing
-    network = build_network(config.architecture, config.num_classes, preprocessing.channels)
-    whole = whole_network(network, files[WEIGHTS_FILE], config.head, preprocessing)
-    whole.eval().requires_grad_(False)
-    size = preprocessing.size_px
-    name = find_layer(network, torch.zeros(1, preprocessing.channels, size, size), layer)
-    return Network(whole.to(device), name, network.get_submodule(name), config, device)
+    whole, network = bundle_network(config, files[WEIGHTS_FILE])
+    whole.requires_grad_(False)
+    size = config.preprocessing.size_px
+    name = find_layer(network, torch.zeros(1, config.preprocessing.channels, size, size), layer)
+    watched = network.get_submodule(name)
+    return Network(whole.to(device), name, watched, config, device, _batch_of(device))
+
+
+def _batch_of(device: str) -> int:
+    return _GPU_BATCH if device.startswith("cuda") else _CPU_BATCH
 
 
 def load(
@@ -152,7 +175,7 @@ class Explainer:
                 rejects.append(reject_row(row, seen, stage="explain", subject=subject))
                 continue
             batch.append(seen)
-            if len(batch) == _BATCH[self.network.device.partition(":")[0]]:
+            if len(batch) >= self.network.batch:
                 yield batch
                 batch = []
         if batch:

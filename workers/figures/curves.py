@@ -15,6 +15,7 @@ from sklearn.metrics import (
 from schemas.bundle import OperatingPoint
 from workers.figures.canvas import CHANCE, COLOURS, new_axes, unit_square
 from workers.metrics.classification import Scored
+from workers.metrics.scores import judged_places
 
 Judged = tuple[str, NDArray[np.bool_], NDArray[np.float32]]
 """A class, which images have it, and its score of each."""
@@ -23,17 +24,14 @@ Judged = tuple[str, NDArray[np.bool_], NDArray[np.float32]]
 def judged_classes(scored: Scored, point: OperatingPoint | None) -> list[Judged]:
     """Classes that have a curve: those with images on both sides.
 
-    Of two classes it is the operating point's, or the second: the other's curve says the same.
+    Of two classes it is the positive one, the operating point's or the second: the other's curve
+    says the same.
     """
-    names = scored.classes
-    if len(names) == 2:
-        names = (point.positive if point else names[1],)
     found = []
-    for name in names:
-        index = scored.classes.index(name)
-        is_class_N = scored.actual_N == index
+    for place in judged_places(scored.classes, point):
+        is_class_N = scored.actual_N == place
         if is_class_N.any() and not is_class_N.all():
-            found.append((name, is_class_N, scored.scores_NC[:, index]))
+            found.append((scored.classes[place], is_class_N, scored.scores_NC[:, place]))
     return found
 
 

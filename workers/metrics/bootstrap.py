@@ -43,14 +43,16 @@ class Patients:
             drawn_RG = generator.multinomial(self.count, chance, size=count)
             yield np.ascontiguousarray(drawn_RG.T, dtype=np.float64)
 
-    def sums(self, values_NK: Floats, drawn_GR: Floats) -> Floats:
-        """Sums (R, K) of values over the images of each resample."""
+    def sums(self, values_NK: Floats) -> Floats:
+        """Sums (G, K) of values over each patient's images.
+
+        Sums over the images of resamples are then ``drawn_GR.T`` times these.
+        """
         by_patient_KG = [
             np.bincount(self.index_N, weights=column, minlength=self.count)
             for column in values_NK.T
         ]
-        sums_RK: Floats = drawn_GR.T @ np.stack(by_patient_KG, axis=1)
-        return sums_RK
+        return np.stack(by_patient_KG, axis=1)
 
 
 def interval(values_R: Floats, level: float = 0.95) -> tuple[float, float] | None:

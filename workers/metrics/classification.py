@@ -16,7 +16,7 @@ from workers.metrics.reliability import (
     class_calibration_errors,
     losses,
 )
-from workers.metrics.scores import Ranking
+from workers.metrics.scores import Ranking, judged_places
 from workers.metrics.severity import Severity, severity_values
 from workers.models.classifier.outputs import predicted
 
@@ -66,8 +66,9 @@ def classification_figures(
 
     Figures over labels (accuracy, confusion, precision, recall, F1, sensitivity, specificity, those
     of severity) use the operating point where there is one, else the likeliest class. A category
-    of None is the mean over classes, or concerns all images. Errors of calibration have no
-    interval: resampling makes them larger, so that it would lie beside the value.
+    of None is the mean over classes, or concerns all images; the AUC of two classes is that of the
+    positive one. Errors of calibration have no interval: resampling makes them larger, so that it
+    would lie beside the value.
     """
     sample = _Sample(scored, predicted(scored.scores_NC, scored.classes, point), point, severity)
     values = {key: float(value[0]) for key, value in sample.values(sample.patients.once()).items()}
@@ -90,7 +91,12 @@ def classification_figures(
 def resampled_intervals(
     values: Callable[[Floats], dict[Key, Floats]], patients: Patients, resamples: int, seed: int
 ) -> dict[Key, tuple[float, float] | None]:
-    """95 % intervals of what ``values`` computes of counts of patients (G, R)."""
+    """95 % intervals of what ``values`` computes of counts of patients (G, R).
+
+    None at all with a single patient: nothing is known of how patients differ.
+    """
+    if patients.count < 2:
+        return {}
     chunks = [values(drawn) for drawn in patients.draws(resamples, seed)]
     if not chunks:
         return {}
@@ -116,15 +122,16 @@ class _Sample:
 
     @cached_property
     def summed(self) -> Floats:
-        """What figures follow from by sums (N, K): the confusion's cells, then the losses."""
+        """By patient (G, K), what figures follow from: the confusion's cells, then the losses."""
         actual_N, classes = self.scored.actual_N, len(self.scored.classes)
         cells_NK = matrices.cells(actual_N, self.labels_N, classes)
-        return np.concatenate([cells_NK, losses(actual_N, self.scored.scores_NC)], axis=1)
+        losses_N2 = losses(actual_N, self.scored.scores_NC)
+        return self.patients.sums(np.concatenate([cells_NK, losses_N2], axis=1))
 
     def values(self, drawn_GR: Floats) -> dict[Key, Floats]:
         """Figures (R,) of counts of patients (G, R)."""
         classes = self.scored.classes
-        sums_RK = self.patients.sums(self.summed, drawn_GR)
+        sums_RK = drawn_GR.T @ self.summed
         counts_RCC = sums_RK[:, :-2].reshape(-1, len(classes), len(classes))
         values = _from_counts(counts_RCC, classes, self.point)
         if self.severity is not None:
@@ -140,7 +147,7 @@ class _Sample:
         aucs_RC, precisions_RC = (np.stack(both, axis=1) for both in zip(*areas, strict=True))
         # A class that is missing leaves the mean undefined: the classes' AUCs differ in height.
         values: dict[Key, Floats] = {
-            ("auc", None): aucs_RC.mean(axis=1),
+            ("auc", None): aucs_RC[:, judged_places(classes, self.point)].mean(axis=1),
             ("average_precision", None): precisions_RC.mean(axis=1),
         }
         for index, name in enumerate(classes):

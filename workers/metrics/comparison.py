@@ -16,7 +16,7 @@ from workers.metrics.classification import (
     class_rankings,
     resampled_intervals,
 )
-from workers.metrics.scores import Ranking
+from workers.metrics.scores import Ranking, judged_places
 from workers.models.classifier.outputs import predicted
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,11 @@ class Areas:
 
     @property
     def p(self) -> float:
-        """Two-sided probability of a difference like this one between equal models."""
+        """Two-sided probability of a difference like this one between equal models.
+
+        1 where there is no difference; NaN where there is one but no spread to judge it by, as
+        between a perfect model and one that ranks nothing.
+        """
         first, second = self.auc_2
         difference = first - second
         variance = np.trace(self.covariance_22) - 2 * self.covariance_22[0, 1]
@@ -42,7 +46,7 @@ class Areas:
         if abs(difference) < 1e-12:
             return 1.0
         if variance <= 1e-18:
-            return 0.0
+            return float("nan")
         return float(2 * stats.norm.sf(abs(difference) / np.sqrt(variance)))
 
 
@@ -158,17 +162,22 @@ class _Pair:
 
     @cached_property
     def judged(self) -> dict[str, int]:
-        """Classes judged against the rest, by category: of two classes one stands for both."""
+        """Classes judged against the rest, by category: of two classes the positive one."""
         classes = self.scored.classes
-        if len(classes) == 2:
-            return {self.rival.name: 1}
-        return {f"{self.rival.name}|{name}": index for index, name in enumerate(classes)}
+        places = judged_places(classes, self.point)
+        if len(places) == 1:
+            return {self.rival.name: places[0]}
+        return {f"{self.rival.name}|{classes[place]}": place for place in places}
+
+    @cached_property
+    def gained(self) -> Floats:
+        """By patient (G, 2): images that this model alone has right less the rival's, and all."""
+        gained_N = self.right[0].astype(np.float64) - self.right[1]
+        return self.patients.sums(np.stack([gained_N, np.ones(len(gained_N))], axis=1))
 
     def values(self, drawn_GR: Floats) -> dict[Key, Floats]:
         """Differences (R,) of counts of patients (G, R)."""
-        gained_N = self.right[0].astype(np.float64) - self.right[1]
-        columns_NK = np.stack([gained_N, np.ones(len(gained_N))], axis=1)
-        sums_RK = self.patients.sums(columns_NK, drawn_GR)
+        sums_RK = drawn_GR.T @ self.gained
         first, second = self.rankings
         by_class = {
             category: first[index].areas(drawn_GR)[0] - second[index].areas(drawn_GR)[0]

@@ -1,16 +1,30 @@
 """Areas under ROC and precision-recall curves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from schemas.bundle import OperatingPoint
 from workers.metrics.bootstrap import Patients
 from workers.metrics.ratios import ratio
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
+
+
+def judged_places(classes: Sequence[str], point: OperatingPoint | None) -> list[int]:
+    """Numbers of the classes whose AUCs are averaged, each against the rest.
+
+    All of them; of two classes the positive one alone: the operating point's, or the last. The
+    other's AUC is the same but for rounding, as float32 tells 1e-9 from 1e-8 but not 1 - 1e-9 from
+    1 - 1e-8.
+    """
+    if len(classes) != 2:
+        return list(range(len(classes)))
+    return [list(classes).index(point.positive) if point else 1]
 
 
 def class_auc(actual_N: NDArray[np.int64], scores_N: NDArray[np.floating], index: int) -> float:
@@ -22,7 +36,10 @@ def class_auc(actual_N: NDArray[np.int64], scores_N: NDArray[np.floating], index
 
 
 def macro_auc(actual_N: NDArray[np.int64], scores_NC: NDArray[np.floating]) -> float:
-    """AUC of two classes, or the mean of one-vs-rest AUCs; NaN where a class is missing."""
+    """AUC of the second of two classes, or the mean of one-vs-rest AUCs.
+
+    NaN where a class is missing.
+    """
     classes = scores_NC.shape[1]
     if classes == 2:
         return class_auc(actual_N, scores_NC[:, 1], 1)

@@ -1,6 +1,7 @@
 """Forward passes in PyTorch on a GPU: pinned memory, full float32 where stated, CUDA graphs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,18 @@ WARM_UPS = 3
 """Passes before a recording, in which libraries pick kernels and ask for memory."""
 
 _Compute = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def full_float32(*, benchmark: bool = False) -> Iterator[None]:
+    """Let a GPU's convolutions compute in float32 proper.
+
+    PyTorch's default for them is TensorFloat-32, which keeps ten bits after the point; for matrix
+    products it is float32 already. ``benchmark`` has cuDNN try kernels, which pays for batches of
+    one size.
+    """
+    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
+        yield
 
 
 class CudaForward:
@@ -39,8 +52,7 @@ class CudaForward:
         """
         pixels = torch.from_numpy(pixels_BCHW)
         try:
-            # TensorFloat-32, PyTorch's default for convolutions, is not float32.
-            with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            with full_float32(benchmark=True):
                 if self._passes is None:
                     self._passes = _Passes(self._compute, pixels, self._device, self._mode.graphed)
                 outputs: Outputs = self._passes(pixels).numpy()

@@ -19,8 +19,8 @@ from schemas.bundle import (
 from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.tables import TABLES, rows_of
 from workers.models.classifier.embedding import Features
-from workers.models.classifier.network import build_network, load_weights
 from workers.models.classifier.svm_head import network_weights
+from workers.models.network import build_network, load_weights
 from workers.models.normalise import Normalised
 from workers.scoring.choice import choose_batch
 from workers.scoring.cuda_forward import make_forward

@@ -7,8 +7,7 @@ import torch
 
 from schemas.bundle import CONFIG_FILE, WEIGHTS_FILE, check_files, parse_config
 from schemas.plan import ShardFunction
-from workers.models.classifier.heads import whole_network
-from workers.models.classifier.network import build_network
+from workers.models.classifier.heads import bundle_network
 from workers.scoring.choice import choose_backend, choose_batch
 from workers.scoring.cuda_forward import make_forward
 from workers.scoring.forward import Batched, Forward
@@ -30,9 +29,7 @@ def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction
     check_files(config, files, (WEIGHTS_FILE,))
     if device == "cpu":
         torch.set_num_threads(int(params.get("threads", 1)))
-    preprocessing = config.preprocessing
-    network = build_network(config.architecture, config.num_classes, preprocessing.channels)
-    whole = whole_network(network, files[WEIGHTS_FILE], config.head, preprocessing)
+    whole, _ = bundle_network(config, files[WEIGHTS_FILE])
 
     def make(batch: int) -> Forward:
         return make_forward(whole, backend, batch, device)

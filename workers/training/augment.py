@@ -13,7 +13,8 @@ def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generato
     """Change each image of a uint8 batch on its own; returns uint8 of the same shape.
 
     All draws are made on the CPU from ``generator``, so that they do not depend on the device.
-    What moves in from outside is black, as the padding of a letterbox is. RandAugment comes last.
+    The order is: geometry, where what moves in from outside is black, as the padding of a letterbox
+    is; contrast and brightness, which change that black with the rest; RandAugment.
     """
     images_NCHW = pixels_NCHW.float()
     if _moves(augmentation):

@@ -33,7 +33,7 @@ class Progress:
     stage_epochs: int = 0
     """Epochs done of that stage."""
     best_epoch: int = -1
-    best_value: float = float("-inf")
+    """Counted from 0; its figures are those of `history` there."""
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights after the best epoch, on the CPU."""
@@ -69,7 +69,6 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         "stage": progress.stage,
         "stage_epochs": progress.stage_epochs,
         "best_epoch": progress.best_epoch,
-        "best_value": progress.best_value,
         "history": progress.history,
     }
     (folder / PROGRESS_FILE).write_text(json.dumps(told), encoding="utf-8")

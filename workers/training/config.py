@@ -8,7 +8,10 @@ OptimiserName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "step", "constant"]
 Precision = Literal["fp32", "bf16"]
 LossName = Literal["cross_entropy", "binary", "focal", "cost"]
-Head = Literal["softmax", "corn"]
+TrainedHead = Literal["softmax", "corn"]
+"""Heads a network is trained for; a support vector machine is fitted to a network later."""
+StartName = Literal["none", "timm", "checkpoint"]
+"""Where first weights come from: random, timm's pretrained ones, or a safetensors file."""
 
 EVERY_BLOCK = -1
 """The depth of a stage that trains the whole network."""
@@ -63,7 +66,7 @@ class LossSettings:
     costs: tuple[tuple[float, ...], ...] = ()
     """Of the cost loss, by actual class (rows) and predicted class (columns)."""
     cross_entropy_share: float = 0.0
-    """Of the cost loss."""
+    """Of the cost loss: the cross-entropy times this share is added to the expected cost."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,18 @@ class TrainConfig:
     stages: tuple[Stage, ...]
     """At least one, in their order."""
     batch: int = 32
-    """Images per step over all workers."""
+    """Images per step over all workers: each takes an equal share, rounded down, and no more than
+    the worker with the fewest images has."""
     seed: int = 0
-    start: Literal["none", "timm", "checkpoint"] = "none"
+    start: StartName = "none"
     new_head: bool = False
     """Leave the classifier at its random start even where that of the checkpoint would fit, as a
     task with other classes needs it."""
     precision: Precision = "fp32"
-    """bf16 runs matrix work in bfloat16 and keeps weights and loss in float32."""
-    head: Head = "softmax"
+    """bf16 runs matrix work in bfloat16 and keeps weights and loss in float32; with fp32 a GPU's
+    convolutions round what they multiply to TensorFloat-32, as PyTorch has it. Validation is in
+    full float32 either way."""
+    head: TrainedHead = "softmax"
     loss: LossSettings = field(default_factory=LossSettings)
     balance: Literal["none", "weights", "sampler"] = "none"
     ema_decay: float = 0.0
@@ -105,7 +111,8 @@ class TrainConfig:
     """Fit a temperature on the validation part."""
     label_smoothing: float = 0.0
     stop_after: int = 0
-    """Epochs without a better validation AUC after which a stage ends; 0 never stops early."""
+    """Epochs without a better validation AUC, or a smaller loss at the same one, after which a
+    stage ends; 0 never stops early."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     augmentation: Augmentation = field(default_factory=Augmentation)
 

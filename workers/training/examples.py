@@ -1,6 +1,7 @@
 """The images of a training by part, and how they are read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +49,25 @@ class Examples:
         places: Indices = order.to_numpy().astype(np.int64)
         return places
 
-    def reader(self, recipe: Mapping[str, Any]) -> ReadImages:
-        """Fetch, decode and prepare rows by index."""
-        preparer = Preparer(recipe)
+    def reader(self, recipe: Mapping[str, Any], threads: int = 1) -> ReadImages:
+        """Fetch, decode and prepare rows by index; ``threads`` share the decoding."""
+        # One each: a preparer keeps the file that it has open.
+        preparers = [Preparer(recipe) for _ in range(threads)]
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
         def read(indices: Indices) -> list[Image | RejectedImage]:
             taken = self.rows.take(pa.array(indices))
-            return preparer.prepare_all(self.fetch(taken), taken.column("frame").to_pylist())
+            blobs, frames = self.fetch(taken), taken.column("frame").to_pylist()
+            if threads == 1:
+                return preparers[0].prepare_all(blobs, frames)
+            # Neighbours stay together: they may be frames of one file.
+            size = max(-(-len(blobs) // threads), 1)
+            parts = [slice(start, start + size) for start in range(0, len(blobs), size)]
+            found = pool.map(
+                lambda preparer, part: preparer.prepare_all(blobs[part], frames[part]),
+                preparers[: len(parts)],
+                parts,
+            )
+            return [image for images in found for image in images]
 
         return read

@@ -4,9 +4,11 @@ A stage has its own depth, epochs and learning rate. It begins with the weights 
 before left them, as in gradual unfreezing (Howard and Ruder 2018), and with a fresh optimiser,
 warm-up and schedule. Early stopping ends a stage, not the training, and compares within the stage,
 as a network may lose some ground where more of it is unfrozen. The best epoch is that of the whole
-training.
+training: by the figure that is monitored, then by the validation loss.
 """
 
+import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from schemas.errors import RunError
 from workers.training import ranks
 from workers.training.checkpoint import (
     Progress,
@@ -29,6 +32,8 @@ from workers.training.checkpoint import (
 from workers.training.config import Optimisation, Precision, Stage
 from workers.training.context import TrainContext
 from workers.training.optimisation import learning_rate, make_optimiser
+
+_log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, ...]
 """What one step takes, on the CPU: inputs first, then targets as the loss wants them."""
@@ -48,10 +53,18 @@ class Learner:
     validate: Callable[[nn.Module], Mapping[str, float]]
     """Figures over the validation part, equal on every rank."""
     monitor: str
-    """The figure of `validate` whose largest value marks the best epoch."""
+    """The figure of `validate` whose largest value marks the best epoch. Where it can't be computed
+    it is left out, in all epochs alike."""
+    val_loss: str
+    """The figure of `validate` that is always there, and finite; the smaller one marks the better
+    of two epochs that are equal by ``monitor`` or have none."""
     set_depth: Callable[[int], None]
     """Freeze all but so many blocks of ``network``; asked again after each call of its `train`,
     which would wake the batch norms of frozen blocks."""
+
+    def worth(self, figures: Mapping[str, float]) -> tuple[float, float]:
+        """How good an epoch of these figures is; the larger the better."""
+        return figures.get(self.monitor, -math.inf), -figures[self.val_loss]
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ def _train_stage(
     # Wrapped anew in each stage: DDP averages what needed gradients when it was made.
     spread = ranks.spread(training.network, torch.device(context.device))
     while training.progress.stage_epochs < stage.epochs:
-        if _stalled(training.progress, learner.monitor, settings.stop_after):
+        if _stalled(learner, training.progress, settings.stop_after):
             break
         started = time.perf_counter()
         figures = _train_epoch(learner, settings, training, spread, context)
@@ -133,7 +146,14 @@ def _train_stage(
             "train_s": trained - started,
             "validate_s": time.perf_counter() - trained,
         }
-        _note(training, figures, learner.monitor)
+        _check_finite(figures[learner.val_loss], settings, training.progress)
+        if learner.monitor not in figures and not training.progress.history:
+            _log.warning(
+                "the validation part leaves %s undefined: %s decides which epoch is best",
+                learner.monitor,
+                learner.val_loss,
+            )
+        _note(learner, training, figures)
         _report(context, training)
 
 
@@ -144,15 +164,19 @@ def _train_epoch(
     spread: nn.Module,
     context: TrainContext,
 ) -> dict[str, float]:
-    """One epoch over this rank's batches; returns the rank's mean loss and what was trained."""
+    """One epoch over this rank's batches; returns the mean loss of all ranks and what was trained.
+
+    Raises:
+        RunError: when the loss of a step was not finite, on every rank alike.
+    """
     device, progress = torch.device(context.device), training.progress
     epoch, stage = progress.epochs_done, settings.stages[progress.stage]
     spread.train()
     learner.set_depth(stage.unfrozen)
     # Dropout draws from torch's own generator.
     torch.manual_seed(hash_seed(settings.seed, epoch, context.rank))
-    total = torch.zeros((), device=device)
-    steps, rate = 0, 0.0
+    losses: list[Tensor] = []
+    rate = 0.0
     for step, batch in enumerate(learner.batches(epoch)):
         done = progress.stage_epochs * learner.steps + step
         rate = learning_rate(done, learner.steps, stage, settings.optimisation)
@@ -162,13 +186,17 @@ def _train_epoch(
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             loss = learner.loss(spread, on_device)
         _step(loss, training, settings.optimisation.clip_norm)
-        total += loss.detach()
-        steps += 1
+        losses.append(loss.detach())
+    # Looked at here: to ask after every step would make a GPU wait, and ranks part.
+    losses_S = ranks.average(torch.stack(losses)).double().cpu()
+    for step in (~losses_S.isfinite()).nonzero()[:1, 0].tolist():
+        _check_finite(float(losses_S[step]), settings, progress, step)
     return {
         "epoch": float(epoch),
         "stage": float(progress.stage),
+        "workers": float(context.world_size),
         "learning_rate": rate,
-        "loss": float(total) / max(steps, 1),
+        "loss": float(losses_S.mean()),
     }
 
 
@@ -183,13 +211,32 @@ def _step(loss: Tensor, training: Training, clip_norm: float) -> None:
         training.average.update_parameters(training.network)
 
 
-def _note(training: Training, figures: dict[str, float], monitor: str) -> None:
+def _check_finite(
+    loss: float, settings: LoopSettings, progress: Progress, step: int | None = None
+) -> None:
+    """Raise if the loss of a training step, or that of the validation part, is not finite."""
+    if math.isfinite(loss):
+        return
+    place = "validation" if step is None else f"step {step + 1}"
+    slower = settings.stages[progress.stage].learning_rate / 10
+    remedy = f"lower the learning rate, to {slower:g} say, or clip gradients (clip_norm)"
+    if settings.precision != "fp32":
+        remedy += "; or compute in full precision (precision: fp32)"
+    raise RunError(
+        "The loss is not finite: the training has diverged",
+        where=f"epoch {progress.epochs_done + 1}, {place}",
+        got=f"{loss:g}",
+        remedy=remedy,
+    )
+
+
+def _note(learner: Learner, training: Training, figures: dict[str, float]) -> None:
     progress = training.progress
     progress.epochs_done += 1
     progress.stage_epochs += 1
     progress.history.append(figures)
-    if progress.best_epoch < 0 or figures[monitor] > progress.best_value:
-        progress.best_value = figures[monitor]
+    best = progress.history[progress.best_epoch] if progress.best_epoch >= 0 else None
+    if best is None or learner.worth(figures) > learner.worth(best):
         progress.best_epoch = progress.epochs_done - 1
         progress.best = cpu_state(training.judged)
 
@@ -204,11 +251,11 @@ def _report(context: TrainContext, training: Training) -> None:
         context.report(figures, Path(folder))
 
 
-def _stalled(progress: Progress, monitor: str, stop_after: int) -> bool:
+def _stalled(learner: Learner, progress: Progress, stop_after: int) -> bool:
     """Whether the last ``stop_after`` epochs of the stage brought nothing better in it."""
     if not stop_after:
         return False
-    values = [one[monitor] for one in progress.history if one["stage"] == progress.stage]
+    values = [learner.worth(one) for one in progress.history if one["stage"] == progress.stage]
     return len(values) > stop_after and max(values[-stop_after:]) <= max(values[:-stop_after])
 
 

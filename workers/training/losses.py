@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.training.config import Head, LossSettings
+from workers.training import ranks
+from workers.training.config import LossSettings, TrainedHead
+from workers.training.corn import corn_log_probabilities
 from workers.training.costs import check_costs
 
 Table = Callable[[Tensor], Tensor]
@@ -26,6 +28,9 @@ class Criterion(nn.Module):
     It is the sum over images and classes of target x weight x loss, divided by the sum of target x
     weight x terms, where a loss has one term, and that of CORN one for each task an image takes
     part in. With cross-entropy and class indices this is `torch.nn.CrossEntropyLoss`.
+
+    Several ranks divide by the mean of their divisors: so the mean over ranks of losses, and of
+    gradients, is that of one rank with all their images.
     """
 
     weights_K: Tensor
@@ -37,6 +42,8 @@ class Criterion(nn.Module):
         super().__init__()
         self._table = table
         self._smoothing = smoothing
+        # Batches of equal images have equal divisors then: ranks need not ask each other.
+        self._dividing_alike = len(torch.unique(terms_K * weights_K)) == 1
         self.register_buffer("weights_K", weights_K, persistent=False)
         self.register_buffer("terms_K", terms_K, persistent=False)
 
@@ -52,12 +59,14 @@ class Criterion(nn.Module):
         # The divisor takes the targets before smoothing, as torch's cross-entropy does.
         divisor = (shares_NK * weights_K * self.terms_K.to(losses_NK.dtype)).sum()
         smooth_NK = shares_NK * (1 - self._smoothing) + self._smoothing / classes
-        return (smooth_NK * weights_K * losses_NK).sum() / divisor
+        if self._dividing_alike:
+            return (smooth_NK * weights_K * losses_NK).sum() / divisor
+        return (smooth_NK * weights_K * losses_NK).sum() / ranks.average(divisor)
 
 
 def make_criterion(
     settings: LossSettings,
-    head: Head,
+    head: TrainedHead,
     classes: Sequence[str],
     *,
     weights_K: Tensor | None = None,
@@ -136,15 +145,13 @@ class CostTable(nn.Module):
 def corn_table(tasks_NT: Tensor) -> Tensor:
     """Binary cross-entropies of the tasks that an image of class k takes part in, summed.
 
+    Their sum is -log p_k of the probabilities that the tasks make.
+
     Task t tells class > t from class = t among images with class >= t, so an image of class k
     takes part in tasks 0 to k (Shi, Cao and Raschka 2021, "Deep neural networks for rank-consistent
     ordinal regression based on conditional probabilities").
     """
-    passed_NT = functional.softplus(-tasks_NT)
-    failed_NT = functional.softplus(tasks_NT)
-    nothing_N1 = torch.zeros_like(tasks_NT[:, :1])
-    before_NK = torch.cat([nothing_N1, passed_NT.cumsum(dim=1)], dim=1)
-    return before_NK + torch.cat([failed_NT, nothing_N1], dim=1)
+    return -corn_log_probabilities(tasks_NT)
 
 
 def _log_one_minus_softmax(logits_NK: Tensor) -> Tensor:

@@ -11,7 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def spread(network: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap a network so that its gradients are averaged over ranks."""
+    """Wrap a network so that its gradients are averaged over ranks.
+
+    What is frozen when it is wrapped takes no part, and everything else must be used by each pass.
+    Batch norms normalise by their rank's own images; the first rank's running means and variances
+    count on all.
+    """
     if not _several():
         return network
     devices = [device] if device.type == "cuda" else None
@@ -51,6 +56,15 @@ def add_up(values: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]
     dist.all_reduce(summed)
     found: NDArray[np.int64] = summed.cpu().numpy()
     return found
+
+
+def average(values: Tensor) -> Tensor:
+    """Means over ranks of numbers, where they lie; a copy, through which no gradient flows."""
+    if not _several():
+        return values.detach()
+    summed = values.detach().to(_meeting_place(values.device), copy=True)
+    dist.all_reduce(summed)
+    return (summed / dist.get_world_size()).to(values.device)
 
 
 def share_buffers(network: nn.Module) -> None:

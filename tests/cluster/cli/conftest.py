@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from cluster.cli import main
+from cluster.nights.night import Night
 from schemas.errors import UsageError
 from schemas.jobfile import JobFile
 from schemas.protocols import Report
@@ -53,12 +55,20 @@ class FakeRunner:
     reports: list[Report | BaseException] = field(default_factory=list)
     code: int = 0
     asked: list[tuple[JobFile, tuple[str, ...], str | None]] = field(default_factory=list)
+    nights: list[date] = field(default_factory=list)
     during: Callable[[object], None] = lambda progress: None
 
     def run_jobs(
-        self, job_file: JobFile, *, only: Sequence[str], address: str | None, progress: object
+        self,
+        job_file: JobFile,
+        *,
+        only: Sequence[str],
+        address: str | None,
+        progress: object,
+        night: Night,
     ) -> Iterator[Report]:
         self.asked.append((job_file, tuple(only), address))
+        self.nights.append(night.date)
         self.during(progress)
         yield from self._told()
 

@@ -21,8 +21,8 @@ from schemas.tables import TABLES
 from tests.cluster.cli.conftest import Call
 
 COMMANDS = (
-    "run", "plan", "report", "status", "publish", "discard", "maintain", "query", "tables",
-    "export", "models", "schema", "doctor",
+    "run", "plan", "submit", "jobs", "logs", "stop", "report", "status", "publish", "discard",
+    "maintain", "query", "tables", "export", "models", "schema", "doctor",
 )  # fmt: skip
 
 

@@ -3,12 +3,16 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster.lake.store import LakeStore
-from schemas.plan import Counts
+from schemas.plan import Counts, Plan, ShardResult
 from schemas.protocols import Report
+from schemas.specs.evaluate import EvaluateSpec
+from schemas.tables import rows_of
 from tests.cluster.cli.conftest import Call, FakeRunner
 from tests.jobs.seeding import seed
 
@@ -29,6 +33,18 @@ jobs:
 """
 
 
+def evaluated(store: LakeStore, figures: list[dict[str, Any]]) -> None:
+    """Publish figures of the trial seed=0, as its evaluation does."""
+    job = EvaluateSpec(dataset="d", split="p", model="nets-seed0", study="nets", trial="seed=0")
+    inputs = pa.table({"image_id": ["one"]})
+    plan = Plan(job.kind, job.name, (job.kind,), {}, {}, inputs, bounds=(0, 1))
+    with store.lease(plan.key):
+        run = store.begin(plan, job.model_dump(mode="json"))
+        found = ShardResult({"metrics": rows_of("metrics", figures)}, done=1, rejected=0)
+        run.record(run.pending()[0], found)
+        store.commit(run, {})
+
+
 @pytest.fixture
 def studies(tmp_path: Path) -> str:
     (tmp_path / "study.yaml").write_text(FILE)
@@ -37,11 +53,9 @@ def studies(tmp_path: Path) -> str:
     figures = [{"metric": "auc", "value": 0.9}, {"metric": "nll", "value": 0.4}]
     seed(
         store,
-        {
-            "models": [{"model_id": "m", "name": "nets-seed0", "version": 1, "metrics": "{}"}],
-            "metrics": [row | one | {"ci_low": 0.8, "ci_high": 0.95} for one in figures],
-        },
+        {"models": [{"model_id": "m", "name": "nets-seed0", "version": 1, "metrics": "{}"}]},
     )
+    evaluated(store, [row | one | {"ci_low": 0.8, "ci_high": 0.95} for one in figures])
     return str(tmp_path / "study.yaml")
 
 
@@ -53,7 +67,7 @@ def test_a_file_s_tables_are_printed_with_their_gaps(call: Call, studies: str) -
     assert lines[3].split() == ["0", "0.900", "[0.800,", "0.950]"]
     assert lines[4].split() == ["1", "-"]
     assert "No figures of 1 of 2: seed=1." in lines
-    assert "The test part of p: looked at by 0 evaluations, 0 of them of nets." in lines
+    assert "The test part of p: looked at by 1 evaluations, 1 of them of nets." in lines
 
 
 def test_formats_are_csv_and_markdown_too(call: Call, studies: str) -> None:

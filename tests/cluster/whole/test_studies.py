@@ -157,3 +157,20 @@ def test_trials_may_train_in_several_processes(place: Place) -> None:
     (report,) = place.run("study.yaml", "--profile", "together")
     assert (report["status"], report["counts"]["done"]) == ("published", 1)
     assert len(runs(place)) == 7
+
+    # The machine against the network of the same trial, on the images both have scored.
+    against = ("--profile", "together", "--set", "nets.against={head: network}")
+    assert "1 to do" in place.call("plan", "study.yaml", *against).stdout
+    (report,) = place.run("study.yaml", *against)
+    counts = {name: count for name, count in report["counts"].items() if count}
+    assert (report["status"], counts) == ("published", {"input": 1, "done": 1})
+    rows = place.query("SELECT trial, category, value FROM metrics WHERE metric = 'mcnemar_p'")
+    assert {row["trial"] for row in rows} == {"net=good, seed=0, head=svm"}
+    assert all(row["category"].startswith("nets-good-seed0@1") for row in rows)
+    assert all(0 <= row["value"] <= 1 for row in rows)
+    table = "nets.tables=[{name: P, rows: [head], metrics: {p: mcnemar_p, Accuracy: accuracy}}]"
+    shown = place.call("report", "study.yaml", *against, "--set", table).stdout
+    assert f"{rows[0]['value']:.3f}" in shown
+    assert "p-values (delong_p, mcnemar_p) are of paired tests against head=network" in shown
+    (report,) = place.run("study.yaml", *against)
+    assert report["status"] == "up_to_date"

@@ -334,3 +334,60 @@ def test_counts_reconcile_on_real_folders(
     assert counts_of(world.ingest(source=str(shared_data / folder))) == {
         "input": files, "up_to_date": files
     }  # fmt: skip
+
+
+def test_labels_that_are_one_are_given_one_name(world: World) -> None:
+    world.add("benign/a.png", "malignant/b.png", "normal/c.png", "odd/d.png")
+    fields = {"path": r"(?P<label>benign|malignant|normal)/.*"}
+    before = world.ingest(fields=fields)
+    assert before.facts["new files"] == 4
+    labels = {"benign": "nodule", "malignant": "nodule", "cyst": "nodule"}
+    report = world.ingest(fields=fields, labels=labels)
+    assert report.facts["corrected metadata"] == 2
+    assert report.facts["labels to rename that no file has"] == 1
+    assert world.read == []
+    assert world.present("label") == {
+        "benign/a.png": "nodule",
+        "malignant/b.png": "nodule",
+        "normal/c.png": "normal",
+        "odd/d.png": None,
+    }
+    assert world.ingest(fields=fields, labels=labels).status == "up_to_date"
+
+
+def test_labels_of_a_metadata_file_are_renamed_too() -> None:
+    spec = IngestSpec.model_validate(
+        {"source": "x", "metadata": {"file": "m.csv"}, "labels": {"PTX": "ill", "none": "well"}}
+    )
+    csv = b"path,label\na.png, PTX \nb.png,none\nc.png,COPD\nd.png,\n"
+    found = read_metadata(spec, ["a.png", "b.png", "c.png", "d.png"], csv, others=())
+    assert found.columns["label"].to_pylist() == ["ill", "well", "COPD", None]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [({"a": " "}, "must not be empty"), ({"a": "b", "b": "c"}, "a becomes b, which becomes c")],
+)
+def test_labels_must_lead_somewhere(labels: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IngestSpec.model_validate({"source": "x", "labels": labels})
+
+
+def test_equal_numbers_of_two_numberings_are_two_patients(world: World) -> None:
+    world.add("PT1_a.png", "PT2_b.png")
+    fields = {"path": r"(?P<patient>PT\d)_.*"}
+    world.ingest(fields=fields)
+    plain = world.present("patient_id")
+    world.ingest(fields=fields, patients="north")
+    north = world.present("patient_id")
+    key = Pseudonymizer.from_key_file()
+    assert north == {
+        "PT1_a.png": key.patient("PT1", "north"),
+        "PT2_b.png": key.patient("PT2", "north"),
+    }
+    assert len({*plain.values(), *north.values(), key.patient("PT1", "south")}) == 5
+    assert world.ingest(fields=fields, patients="north").status == "up_to_date"
+    # Files that are read under a numbering name their patients by it, too.
+    world.add("PT1_c.png")
+    world.ingest(fields=fields, patients="north")
+    assert world.present("patient_id")["PT1_c.png"] == north["PT1_a.png"]

@@ -67,19 +67,25 @@ def metric(trial: str, model_id: str, value: float, **more: Any) -> dict[str, An
     return row | {"metric": "auc", "value": value, "ci_low": 0.1, "ci_high": 0.9, "n": 5} | more
 
 
+def evaluated(world: World, number: int, *rows: dict[str, Any], **changes: Any) -> None:
+    """An evaluation of one trial; ``changes`` are of what it asked."""
+    (job,) = trials_of(STUDY)[number].evaluations
+    world.add_run("evaluate", job.model_dump(mode="json") | changes, {"metrics": list(rows)})
+
+
 def test_figures_are_the_newest_of_the_newest_bundle(world: World) -> None:
     world.add("models", [bundle("s-seed0", 1, "old"), bundle("s-seed0", 2, "new", auc=0.7)])
-    world.add("metrics", [metric("seed=0", "new", 0.5), metric("seed=0", "new", 0.4, part="val")])
-    world.add(
-        "metrics",
-        [
-            metric("seed=0", "new", 0.6),
-            metric("seed=0", "new", 0.3, metric="recall", category="ill"),
-            metric("seed=0", "new", 0.2, subgroup="sex=F"),
-            metric("seed=0", "other", 0.99, study="t"),
-        ],
+    evaluated(world, 0, metric("seed=0", "new", 0.5), metric("seed=0", "new", 0.4, part="val"))
+    evaluated(
+        world,
+        0,
+        metric("seed=0", "new", 0.6),
+        metric("seed=0", "new", 0.3, metric="recall", category="ill"),
+        metric("seed=0", "new", 0.2, subgroup="sex=F"),
+        metric("seed=0", "other", 0.99, study="t"),
     )
-    world.add("metrics", [metric("seed=0", "old", 0.8), metric("seed=1", "gone", 0.8)])
+    evaluated(world, 0, metric("seed=0", "old", 0.8))
+    evaluated(world, 1, metric("seed=1", "gone", 0.8))
     first, second = measured(STUDY, world.store)
     values = {key: figure.value for key, figure in first.figures.items()}
     assert values == {
@@ -93,9 +99,30 @@ def test_figures_are_the_newest_of_the_newest_bundle(world: World) -> None:
     assert second.figures == {}
 
 
+def test_figures_of_another_question_of_equal_names_are_none(world: World) -> None:
+    severity = {"classes": ["a", "b"], "costs": [], "false_positive_weights": []}
+    others: list[dict[str, Any]] = [
+        {"dataset": "e"},
+        {"split": "q"},
+        {"fold": 1},
+        {"severity": severity},
+        {"age_bands": [50.0]},
+        {"study": "t"},
+    ]
+    world.add("models", [bundle("s-seed0", 1, "m", auc=0.75)])
+    for other in others:
+        evaluated(world, 0, metric("seed=0", "m", 0.9), **other)
+    assert [one.figures for one in measured(STUDY, world.store)] == [{}, {}]
+    evaluated(world, 0, metric("seed=0", "m", 0.6), bootstrap=7, parts=["test"])
+    for other in others:
+        evaluated(world, 0, metric("seed=0", "m", 0.9), **other)
+    found = measured(STUDY, world.store)[0].figure("test", "", "auc")
+    assert found is not None and found.value == 0.6
+
+
 def test_without_an_evaluation_of_validation_the_trainings_figures_count(world: World) -> None:
     world.add("models", [bundle("s-seed0", 1, "m", auc=0.75), bundle("s-seed1", 1, "n", auc=0.5)])
-    world.add("metrics", [metric("seed=0", "m", 0.5)])
+    evaluated(world, 0, metric("seed=0", "m", 0.5))
     first, second = measured(STUDY, world.store)
     found = first.figure("val", "", "auc")
     assert found is not None and found.value == 0.75
@@ -138,3 +165,25 @@ def test_trials_of_other_settings_are_named(world: World) -> None:
     world.add_run("train", second | {"epochs": 9}, {})
     world.add_run("train", first | {"no_longer_a_field": 1}, {})
     assert trained_otherwise(STUDY, world.store) == ["seed=0", "seed=1"]
+
+
+def test_trials_of_stages_are_recognised(world: World) -> None:
+    stages = [
+        {"epochs": 2, "learning_rate": 0.1, "unfrozen": 0},
+        {"epochs": 1, "learning_rate": 1.0},
+    ]
+    train = {"dataset": "d", "split": "p", "stages": stages, "head": "softmax"}
+    study = STUDY.model_copy(update={"train": train})
+    first, second = (trial.jobs[0].model_dump(mode="json") for trial in trials_of(study))
+    world.add_run("train", first, {})
+    world.add_run("train", second | {"stages": stages[:1]}, {})
+    assert trained_otherwise(study, world.store) == ["seed=1"]
+
+
+def test_a_field_that_came_later_had_its_default(world: World) -> None:
+    first, second = (trial.jobs[0].model_dump(mode="json") for trial in trials_of(STUDY))
+    for job in (first, second):
+        del job["ema_decay"], job["calibrate"], job["optimizer"]["schedule"]
+    world.add_run("train", first, {})
+    world.add_run("train", second | {"optimizer": {"name": "sgd"}}, {})
+    assert trained_otherwise(STUDY, world.store) == ["seed=1"]

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from jobs.report.figures import Figure, Looks, Measured
-from jobs.report.tables import Cell, StudyTable, make_table, mean_cell
+from jobs.report.tables import Cell, StudyTable, make_table, summary_cell
 from jobs.report.text import cell_text, comma_separated, markdown, notes, study_notes
+from schemas.metricnames import METRICS
 from schemas.specs.study import StudySpec
 from schemas.studies import trials_of
 
@@ -80,13 +84,13 @@ def test_a_cell_is_the_mean_over_what_the_table_does_not_show() -> None:
 
 def test_the_interval_of_a_mean_is_students() -> None:
     draws = np.random.default_rng(1).normal(0.8, 0.1, 7)
-    cell = mean_cell([Figure(float(one), 0.0, 1.0) for one in draws], expected=8)
+    cell = summary_cell([Figure(float(one), 0.0, 1.0) for one in draws], expected=8)
     low, high = stats.t.interval(0.95, 6, loc=draws.mean(), scale=stats.sem(draws))
     assert cell == Cell(
         pytest.approx(draws.mean()), pytest.approx(low), pytest.approx(high), 7, expected=8
     )
-    assert mean_cell([Figure(0.5, 0.4, 0.7)], 1) == Cell(0.5, 0.4, 0.7, 1, 1)
-    assert mean_cell([], 2) == Cell(None, expected=2)
+    assert summary_cell([Figure(0.5, 0.4, 0.7)], 1) == Cell(0.5, 0.4, 0.7, 1, 1)
+    assert summary_cell([], 2) == Cell(None, expected=2)
 
 
 def test_axes_may_be_columns_and_metrics_rows() -> None:
@@ -112,7 +116,7 @@ def test_the_best_of_a_column_is_the_lowest_where_less_is_better() -> None:
         {
             "name": "t",
             "rows": ["net", "loss"],
-            "metrics": {"Acc": "accuracy", "Plus": "custom_plus", "p": "mcnemar_p"},
+            "metrics": {"Acc": "accuracy", "Plus": "custom_plus", "p": "threshold"},
             "mean_rows": True,
         }
     )
@@ -165,10 +169,10 @@ def test_subgroups_are_an_axis() -> None:
 def test_the_setting_is_chosen_on_validation_and_its_test_figures_are_stated() -> None:
     spec = study({"name": "t", "rows": ["net", "loss"], "metrics": {"Acc": "accuracy"}})
     table = make_table(spec, spec.tables[0], found(spec))
-    assert table.choice is not None
+    (choice,) = table.choices
     # The best on test is b with ce; validation says otherwise, and validation counts.
-    assert table.choice.labels == {"net": "a", "loss": "focal"}
-    assert table.choice.value == pytest.approx(0.991)
+    assert choice.labels == {"net": "a", "loss": "focal"}
+    assert choice.value == pytest.approx(0.991)
     assert [row.labels for row in table.rows if row.cells[0].is_chosen] == [("a", "focal")]
     assert any(
         note.startswith("† Best on the validation part by auc (0.991, mean of 3 trials): net=a, "
@@ -185,8 +189,7 @@ def test_a_metric_of_which_less_is_better_chooses_the_lowest() -> None:
         for loss in [0.3 if one.outcome.labels["net"] == "b" else 0.4]
     ]
     table = make_table(spec, spec.tables[0], measured)
-    assert table.choice is not None
-    assert table.choice.labels == {"net": "b"}
+    assert [one.labels for one in table.choices] == [{"net": "b"}]
 
 
 def test_gaps_are_shown_and_counted() -> None:
@@ -242,3 +245,147 @@ def test_csv_can_be_read_back() -> None:
         "best chosen",
         "",
     )
+
+
+def test_a_median_stands_with_the_smallest_and_the_largest() -> None:
+    spec = study(
+        {"name": "t", "rows": ["net"], "metrics": {"A": "accuracy"}, "where": {"loss": "ce"},
+         "statistic": "median", "mean_rows": True}
+    )  # fmt: skip
+    table = make_table(spec, spec.tables[0], found(spec))
+    assert values(table) == {("a",): [0.8], ("b",): [0.9], ("median",): [0.9]}
+    cell = table.rows[0].cells[0]
+    assert (cell.low, cell.high, cell.trials) == (0.7, 0.9, 3)
+    told = notes(table)
+    assert "Medians over trials, with the smallest and the largest of them." in told
+    assert any("median of 3 trials" in note for note in told)
+
+
+def leaking(*tables: Mapping[str, Any], **fields: Any) -> StudySpec:
+    """Two networks on two splits; those of the naive one look better."""
+    grid = {
+        "net": {"a": {}, "b": {}},
+        "split": {"safe": {"split": "x"}, "naive": {"split": "y", "allow_leaks": True}},
+        "fold": [0, 1],
+    }
+    return study(*tables, grid=grid, **fields)
+
+
+def of_splits(spec: StudySpec) -> list[Measured]:
+    test = {("a", "safe"): 0.7, ("b", "safe"): 0.6, ("a", "naive"): 0.8, ("b", "naive"): 0.95}
+    made = []
+    for trial in trials_of(spec):
+        (outcome,) = trial.outcomes
+        value = test[trial.labels["net"], trial.labels["split"]]
+        value += 0.02 * int(trial.labels["fold"]) * (2 if trial.labels["split"] == "naive" else 1)
+        figures = {("test", "", "accuracy"): Figure(value, None, None)}
+        figures["val", "", "auc"] = Figure(value, None, None)
+        made.append(Measured(outcome, figures))
+    return made
+
+
+def test_nothing_is_best_across_splits() -> None:
+    spec = leaking({"name": "t", "rows": ["split", "net"], "metrics": {"A": "accuracy"}})
+    table = make_table(spec, spec.tables[0], of_splits(spec))
+    assert [(one.labels["split"], one.labels["net"]) for one in table.choices] == [
+        ("safe", "a"),
+        ("naive", "b"),
+    ]
+    assert [row.labels for row in table.rows if row.cells[0].is_best] == [
+        ("safe", "a"),
+        ("naive", "b"),
+    ]
+    alone = leaking({"name": "t", "rows": ["split"], "metrics": {"A": "accuracy"}})
+    table = make_table(alone, alone.tables[0], of_splits(alone))
+    assert table.choices == ()
+    assert not any(row.cells[0].is_best for row in table.rows)
+
+
+def test_nothing_is_best_on_validation_across_training_sites() -> None:
+    grid = {"at": {"A": {"sites": ["A"]}, "B": {"sites": ["B"]}}, "net": {"a": {}, "b": {}}}
+    spec = study({"name": "t", "rows": ["at", "net"], "metrics": {"A": "accuracy"}}, grid=grid)
+    made = [
+        Measured(one.outcomes[0], {("val", "", "auc"): Figure(place / 10, None, None),
+                                   ("test", "", "accuracy"): Figure(place / 10, None, None)})
+        for place, one in enumerate(trials_of(spec))
+    ]  # fmt: skip
+    table = make_table(spec, spec.tables[0], made)
+    assert [one.labels for one in table.choices] == [
+        {"at": "A", "net": "b"},
+        {"at": "B", "net": "b"},
+    ]
+    # All are tested on the same images, whatever they were trained on.
+    assert [row.labels for row in table.rows if row.cells[0].is_best] == [("B", "b")]
+
+
+def test_the_choice_is_made_on_the_subgroup_of_the_table() -> None:
+    table = {"name": "t", "rows": ["net"], "metrics": {"A": "accuracy"}, "subgroup": "site=B"}
+    spec = study(table, evaluate={"subgroups": ["site"]})
+    made = [
+        Measured(one.outcome, {**one.figures, ("val", "site=B", "auc"): Figure(auc, None, None)})
+        for one in found(spec)
+        for auc in [0.6 if one.outcome.labels["net"] == "b" else 0.5]
+    ]
+    (choice,) = make_table(spec, spec.tables[0], made).choices
+    assert (choice.labels, choice.value) == ({"net": "b"}, pytest.approx(0.6))
+    assert make_table(spec, spec.tables[0], found(spec)).choices == ()  # no figure of the site
+
+
+def test_a_difference_is_of_trials_that_are_alike_in_all_else() -> None:
+    spec = leaking(
+        {"name": "t", "rows": ["net"], "columns": ["split", "metric"], "difference": "split",
+         "metrics": {"A": "accuracy"}}
+    )  # fmt: skip
+    table = make_table(spec, spec.tables[0], of_splits(spec))
+    assert table.columns == (("safe", "A"), ("naive", "A"), ("naive minus safe", "A"))
+    assert values(table) == {("a",): [0.71, 0.82, 0.11], ("b",): [0.61, 0.97, 0.36]}
+    cell = table.rows[0].cells[2]
+    low, high = stats.t.interval(0.95, 1, loc=0.11, scale=stats.sem([0.1, 0.12]))
+    assert (cell.low, cell.high) == (pytest.approx(low), pytest.approx(high))
+    assert (cell.trials, cell.expected, cell.is_best, cell.is_chosen) == (2, 2, False, False)
+    gone = [one for one in of_splits(spec) if one.outcome.text != "net=a, split=naive, fold=1"]
+    cell = make_table(spec, spec.tables[0], gone).rows[0].cells[2]
+    assert (cell.value, cell.trials, cell.expected) == (pytest.approx(0.1), 1, 2)
+    one_split = leaking(*spec.model_dump()["tables"], only={"split": ["safe"]})
+    assert make_table(one_split, one_split.tables[0], of_splits(one_split)).columns == (
+        ("safe", "A"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "fields", "said"),
+    [
+        ({"rows": ["net"], "difference": "net"}, {}, "needs the axis among columns"),
+        ({"rows": ["net"], "difference": "fold"}, {}, "is no axis of two values"),
+        ({"rows": ["net"], "metrics": {"A": "acuracy"}}, {}, "is no metric"),
+        ({"rows": ["net"]}, {"choose_by": "aucc"}, "is no metric"),
+        (
+            {"rows": ["net"], "metrics": {"R": "recall/bad"}},
+            {"train": {"dataset": "d", "split": "s", "classes": ["well", "ill"]}},
+            "is of no class of the study",
+        ),
+        (
+            {"rows": ["net"]},
+            {"grid": {"net": {"a": {}, "b": {}}, "on": {"x": {"split": "x"}, "y": {}}}},
+            "would average over on, whose figures are of other images",
+        ),
+    ],
+)
+def test_what_a_table_can_not_show_is_refused(
+    table: dict[str, Any], fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        study({"name": "t", **table}, **fields)
+
+
+def test_names_of_metrics_are_those_of_the_documents_and_of_what_is_computed() -> None:
+    folder = Path(__file__).resolve().parents[3] / "docs"
+    text = "".join((folder / name).read_text() for name in ("evaluation.md", "severity.md"))
+    told = {
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1])
+    }
+    assert {name for name in METRICS if name not in told} == set()
+    assert len(set(METRICS)) == len(METRICS)

@@ -14,8 +14,9 @@ from schemas.bundle import (
     digest,
     make_model_id,
 )
+from tests.workers.models.weights import save_weights
 from workers.models.classifier.heads import trained_outputs
-from workers.models.classifier.network import build_network, save_weights
+from workers.models.network import build_network
 from workers.pixels.steps import Recipe
 
 ARCHITECTURE = "test_efficientnet"

@@ -21,11 +21,12 @@ from schemas.plan import Blob, ShardResult
 from schemas.reasons import RejectReason
 from schemas.tables import TABLES
 from tests.workers.explain.small import ARCHITECTURE, small_bundle
+from tests.workers.models.weights import save_weights
 from workers.explain.explaining import Explainer, Network, load, load_network
 from workers.explain.gradcam import scaled
 from workers.explain.summary import STAGED
-from workers.models.classifier.network import build_network, save_weights
 from workers.models.classifier.svm_head import SvmParameters
+from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.phantoms.corpus import Corpus
 
@@ -309,3 +310,44 @@ def test_the_evidence_is_that_of_the_whole_networks_output(head: Head) -> None:
     ours = np.stack([scaled(cv2.resize(scaled(one), (48, 48))) for one in found.heat_Nhw])
     assert np.ptp(expected) > 0.9
     assert np.abs(ours - expected).max() < 1e-5
+
+
+class _Small(nn.Module):
+    """A network on a GPU that has room for so many images; notes what it is given."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.inner, self.room = _Bright(), room
+        self.asked: list[int] = []
+        self.rounding: list[bool] = []
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        self.asked.append(len(images_NCHW))
+        self.rounding.append(torch.backends.cudnn.allow_tf32)
+        if len(images_NCHW) > self.room:
+            raise torch.cuda.OutOfMemoryError
+        logits: Tensor = self.inner(images_NCHW.float() / 255)
+        return logits
+
+
+def _on_small(room: int) -> tuple[Network, _Small]:
+    whole = _Small(room).eval().requires_grad_(False)
+    config = _explainer({}).network.config
+    return Network(whole, "features", whole.inner.features, config, "cpu"), whole
+
+
+def test_a_gpu_without_room_gets_smaller_batches() -> None:
+    pixels = np.random.default_rng(1).integers(150, 256, (7, 1, 16, 16), dtype=np.uint8)
+    network, small = _on_small(room=2)
+    assert network.batch == 8
+    found = network.explain(pixels, ["bright", "dark"] * 3 + ["bright"], "gradcam")
+    assert small.asked == [7, 4, 2, 2, 2, 1]
+    assert network.batch == 2  # for good
+    # Scoring computes in full float32; so that figures agree, so does this.
+    assert set(small.rounding) == {False}
+    roomy, _ = _on_small(room=7)
+    whole = roomy.explain(pixels, ["bright", "dark"] * 3 + ["bright"], "gradcam")
+    np.testing.assert_allclose(found.heat_Nhw, whole.heat_Nhw, rtol=1e-6)
+    np.testing.assert_allclose(found.outputs_NK, whole.outputs_NK, rtol=1e-6)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        _on_small(room=0)[0].explain(pixels, ["bright"] * 7, "gradcam")

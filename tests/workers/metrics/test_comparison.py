@@ -141,7 +141,7 @@ def test_models_that_rank_alike_do_not_differ() -> None:
     perfect = compare_areas(truth, np.stack([truth.astype(float), np.zeros(len(truth))]))
     assert perfect is not None
     assert perfect.auc_2.tolist() == [1, 0.5]
-    assert perfect.p == 0
+    assert np.isnan(perfect.p)  # neither AUC varies, so nothing says how far 0.5 is
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (3, 9), (12, 12), (2, 30)])
@@ -209,6 +209,33 @@ def test_differences_of_two_classes_and_their_intervals() -> None:
     ]
     interval = found["auc_difference", "other@2"].interval
     assert interval == pytest.approx(np.percentile(areas, [2.5, 97.5]))
+
+
+def test_areas_compared_are_those_of_the_positive_class() -> None:
+    generator = np.random.default_rng(6)
+    actual = generator.integers(0, 2, 200)
+
+    def scores(noise: float) -> NDArray[np.float32]:
+        rare_N = 1 / (1 + np.exp(20 + noise * generator.normal(size=200) - 3 * actual))
+        return np.stack([1 - rare_N, rare_N], axis=1).astype(np.float32)
+
+    groups = [str(place // 2) for place in range(200)]
+    scored, rival = Scored(("a", "b"), actual, scores(2.0), groups), scores(5.0)
+    for place, positive in enumerate("ab"):
+        point = OperatingPoint(positive=positive, threshold=0.5, rule="f1")
+        figures = comparison_figures(scored, point, Rival("other@2", rival, None))
+        found = {one.metric: one.value for one in figures}
+        areas = [roc_auc_score(actual == place, one[:, place]) for one in (scored.scores_NC, rival)]
+        assert found["auc_difference"] == pytest.approx(areas[0] - areas[1], abs=1e-12)
+
+
+def test_a_difference_without_any_spread_has_no_p() -> None:
+    actual = np.arange(8) % 2
+    perfect = np.eye(2, dtype=np.float32)[actual]
+    blind = Rival("other@2", np.full((8, 2), 0.5, np.float32), None)
+    scored = Scored(("a", "b"), actual, perfect, list("stuvwxyz"))
+    found = {one.metric for one in comparison_figures(scored, None, blind)}
+    assert found == {"auc_difference", "accuracy_difference", "mcnemar_p"}
 
 
 def test_three_classes_are_compared_one_against_the_rest() -> None:

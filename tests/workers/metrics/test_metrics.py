@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
 from schemas.bundle import OperatingPoint
+from workers.figures.curves import judged_classes
 from workers.metrics import bootstrap
 from workers.metrics.bootstrap import Patients, interval
 from workers.metrics.classification import Figure, Scored, classification_figures
@@ -67,6 +68,45 @@ def test_figures_equal_scikit_learn(classes: int) -> None:
     balanced = sk.balanced_accuracy_score(actual, labels)
     assert found["balanced_accuracy", None].value == pytest.approx(balanced)
     assert found["recall", None].value == pytest.approx(balanced)
+
+
+@pytest.mark.parametrize("positive", [None, "a", "b"])
+def test_auc_of_two_classes_is_that_of_the_positive_one(positive: str | None) -> None:
+    """In float32, certain scores round to 1 alike, so that the two classes' AUCs differ."""
+    generator = np.random.default_rng(4)
+    actual = generator.integers(0, 2, 300)
+    rare_N = 1 / (1 + np.exp(24 + 3 * generator.normal(size=300) - 3 * actual))
+    scores = np.stack([1 - rare_N, rare_N], axis=1).astype(np.float32)
+    point = OperatingPoint(positive=positive, threshold=0.5, rule="f1") if positive else None
+    scored = Scored(("a", "b"), actual, scores, [str(i) for i in range(300)])
+    place = 0 if positive == "a" else 1
+    areas = [sk.roc_auc_score(actual == c, scores[:, c]) for c in (0, 1)]
+    assert abs(areas[0] - areas[1]) > 0.01
+    figure = _by_key(classification_figures(scored, point, resamples=50))["auc", None]
+    assert figure.value == pytest.approx(areas[place], abs=1e-12)
+    assert figure.interval is not None
+    assert figure.interval[0] < areas[place] < figure.interval[1]
+    assert macro_auc(actual, scores) == pytest.approx(areas[1], abs=1e-12)
+    ((name, truth_N, scores_N),) = judged_classes(scored, point)
+    assert (name, sk.roc_auc_score(truth_N, scores_N)) == ("ab"[place], areas[place])
+
+
+def test_auc_of_more_classes_is_scikit_learns_one_vs_rest() -> None:
+    scored = _scored(4)
+    scores = scored.scores_NC / scored.scores_NC.sum(axis=1, keepdims=True)
+    expected = sk.roc_auc_score(scored.actual_N, scores, multi_class="ovr", average="macro")
+    scored = Scored(scored.classes, scored.actual_N, scores, scored.groups)
+    found = _by_key(classification_figures(scored, None))["auc", None].value
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert macro_auc(scored.actual_N, scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_patient_gives_values_without_intervals() -> None:
+    scored = _scored(2)
+    alone = Scored(scored.classes, scored.actual_N, scored.scores_NC, ["p"] * len(scored))
+    found = classification_figures(alone, None, resamples=20)
+    assert {one.metric for one in found} > {"auc", "accuracy"}
+    assert {one.interval for one in found} == {None}
 
 
 def test_every_metric_with_an_interval_has_it_around_its_value() -> None:

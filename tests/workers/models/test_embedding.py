@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workers.models.classifier.embedding import Features
-from workers.models.classifier.network import build_network
+from workers.models.network import build_network
 
 
 @pytest.mark.parametrize(

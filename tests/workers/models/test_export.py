@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from schemas.bundle import OPENVINO_BF16, OPENVINO_FILES, OPENVINO_MIXED, OPENVINO_MIXED_FILES
-from workers.models.classifier.network import build_network
 from workers.models.export import openvino_files
+from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.scoring.openvino_forward import PRECISIONS, OpenVinoForward, computes_bf16
 

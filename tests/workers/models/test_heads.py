@@ -7,8 +7,9 @@ from scipy.special import expit
 
 from schemas.bundle import Preprocessing
 from schemas.errors import BundleError
+from tests.workers.models.weights import save_weights
 from workers.models.classifier.heads import Corn, head_module, trained_outputs, whole_network
-from workers.models.classifier.network import build_network, save_weights
+from workers.models.network import build_network
 
 PREPROCESSING = Preprocessing(recipe={"size": 32, "channels": 1}, mean=(0.4,), std=(0.2,))
 

@@ -10,11 +10,11 @@ import torch
 
 from schemas.errors import BundleError
 from tests.workers.models.backbones import BACKBONES
-from workers.models.classifier.network import (
+from tests.workers.models.weights import save_weights
+from workers.models.network import (
     build_network,
     load_weights,
     pretrained_statistics,
-    save_weights,
     start_from,
 )
 from workers.models.normalise import Normalised

@@ -9,9 +9,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 
 from schemas.errors import BundleError, RunError
+from workers.models.classifier import svm
 from workers.models.classifier.outputs import probabilities
 from workers.models.classifier.svm import SvmSettings, fit_svm, patient_folds
 from workers.models.classifier.svm_head import SvmHead, network_weights
@@ -32,12 +33,10 @@ def _clouds(classes: int, count: int, seed: int = 0) -> tuple[Features, Targets,
 
 
 def _pipeline(targets: Targets, groups: list[str], settings: SvmSettings) -> OneVsRestClassifier:
-    machine = SVC(
-        kernel=settings.kernel,
-        C=settings.c,
-        gamma=settings.gamma,
-        class_weight="balanced" if settings.balanced else None,
-    )
+    weights = "balanced" if settings.balanced else None
+    machine = SVC(C=settings.c, gamma=settings.gamma, class_weight=weights)
+    if settings.kernel == "linear":
+        machine = LinearSVC(C=settings.c, class_weight=weights, dual=False)
     folds = patient_folds(targets, groups)
     calibrated = CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=folds)
     return make_pipeline(StandardScaler(), OneVsRestClassifier(calibrated))
@@ -55,6 +54,7 @@ def _by_head(head: SvmHead, features: Features) -> NDArray[np.float32]:
         SvmSettings(gamma=0.02),
         SvmSettings(c=10.0, gamma=0.1, balanced=True),
         SvmSettings(kernel="linear", c=0.1),
+        SvmSettings(kernel="linear", c=1.0, balanced=True),
     ],
 )
 def test_probabilities_equal_those_of_scikit_learn(classes: int, settings: SvmSettings) -> None:
@@ -69,6 +69,17 @@ def test_probabilities_equal_those_of_scikit_learn(classes: int, settings: SvmSe
     assert np.abs(own - expected).max() < 1e-6
     assert np.ptp(expected, axis=0).min() > 0.2
     assert len(parameters.intercepts_M) == (1 if classes == 2 else 3)
+
+
+def test_kernel_rbf_is_refused_where_it_would_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "MOST_RADIAL", 159)
+    features, targets, groups = _clouds(2, 160)
+    message = r"kernel rbf.*\(svm.kernel\): got 160 images, at most 159. Take `kernel: linear`"
+    with pytest.raises(RunError, match=message):
+        fit_svm(features, targets, groups, SvmSettings())
+    fit_svm(features[:159], targets[:159], groups[:159], SvmSettings())
+    # Its time grows with the rows only.
+    fit_svm(features, targets, groups, SvmSettings(kernel="linear"))
 
 
 def test_gamma_scale_is_that_of_all_training_rows() -> None:

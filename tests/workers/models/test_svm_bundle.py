@@ -27,12 +27,13 @@ from schemas.bundle import (
     parse_config,
 )
 from schemas.errors import BundleError
+from tests.workers.models.weights import save_weights
 from workers.metrics.scores import macro_auc
 from workers.models.classifier.bundling import BundleFacts, Validation, make_bundle
-from workers.models.classifier.network import build_network, save_weights
 from workers.models.classifier.svm import SvmSettings, fit_svm, patient_folds
 from workers.models.classifier.svm_bundling import Examined, head_outputs, svm_bundle
 from workers.models.classifier.svm_head import SvmParameters
+from workers.models.network import build_network
 from workers.pixels.steps import Recipe
 from workers.scoring import embedder, openvino_scorer, torch_scorer
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from schemas.bundle import Preprocessing
+from tests.workers.models.weights import save_weights
 from workers.models.classifier.bundling import BundleFacts, Validation, make_bundle
-from workers.models.classifier.network import build_network, save_weights
+from workers.models.network import build_network
 from workers.pixels.steps import Recipe
 
 SIDE = 48

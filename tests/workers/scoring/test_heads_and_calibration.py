@@ -30,10 +30,11 @@ from schemas.bundle import (
     parse_config,
 )
 from schemas.errors import BundleError
+from tests.workers.models.weights import save_weights
 from tests.workers.scoring.conftest import SIDE, picture
 from workers.models.classifier.bundling import BundleFacts, Validation, make_bundle
-from workers.models.classifier.network import build_network, load_weights, save_weights
 from workers.models.classifier.outputs import probabilities
+from workers.models.network import build_network, load_weights
 from workers.pixels.steps import Recipe
 from workers.reading import Preparer
 from workers.scoring import measure, openvino_scorer, torch_scorer

@@ -31,8 +31,8 @@ from schemas.plan import Blob, ShardFunction
 from schemas.reasons import RejectReason
 from schemas.tables import TABLES
 from tests.workers.scoring.conftest import picture
-from workers.models.classifier.network import build_network, load_weights
 from workers.models.classifier.outputs import predicted, probabilities
+from workers.models.network import build_network, load_weights
 from workers.reading import Preparer
 from workers.scoring import openvino_scorer, probe, torch_scorer
 from workers.scoring.choice import choose_backend, choose_batch

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from schemas.bundle import BACKENDS, TORCH_BF16, TORCH_CUDA_FP32, TORCH_FP32
-from workers.models.classifier.network import build_network
 from workers.models.classifier.outputs import probabilities
+from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.scoring.cuda_forward import CudaForward
 from workers.scoring.torch_forward import TORCH_MODES, TorchForward, TorchMode

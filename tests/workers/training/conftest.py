@@ -28,7 +28,7 @@ class Pictures:
         return [_png(seed, seed % 2 == 1) for seed in seeds]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_examples() -> Callable[[int, int], Examples]:
     """Examples with a number of images to train and to validate on."""
 
@@ -49,7 +49,7 @@ def make_examples() -> Callable[[int, int], Examples]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> TrainConfig:
     """A training of seconds."""
     return TrainConfig(

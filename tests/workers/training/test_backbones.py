@@ -17,8 +17,8 @@ from workers.models.classifier.backends import eager
 from workers.models.classifier.bundling import BundleFacts
 from workers.models.classifier.finishing import finish_bundle, read_validation
 from workers.models.classifier.fitting import fit_classifier
-from workers.models.classifier.network import build_network
 from workers.models.classifier.outputs import probabilities
+from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.scoring import torch_scorer
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE

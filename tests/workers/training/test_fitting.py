@@ -1,27 +1,23 @@
-"""Training as a whole: it learns, it resumes exactly, ranks agree."""
+"""Training as a whole: it learns, it resumes exactly, it refuses what can't be trained."""
 
-import multiprocessing
-import os
-import shutil
-import socket
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
-import torch.distributed as dist
 
 from schemas.errors import BundleError, RunError
+from schemas.plan import Blob
 from tests.workers.training.local_context import DyingContext, Interrupted, LocalContext
 from workers.models.classifier.blocks import HEAD, find_parts
 from workers.models.classifier.fitting import fit_classifier
-from workers.models.classifier.network import build_network
-from workers.training import ranks
+from workers.models.network import build_network
 from workers.training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from workers.training.config import Stage, TrainConfig
 from workers.training.examples import Examples
@@ -55,8 +51,8 @@ def test_training_learns_and_keeps_its_best_epoch(
     aucs = [report["auc"] for report in context.reports]
     assert len(aucs) == 6
     assert max(aucs) > 0.95
-    assert fitted.progress.best_epoch == int(np.argmax(aucs))
-    assert fitted.progress.best_value == max(aucs)
+    worth = [(report["auc"], -report["val_loss"]) for report in context.reports]
+    assert fitted.progress.best_epoch == worth.index(max(worth))
     assert fitted.progress.history == context.reports
     _assert_equal(fitted.progress.best, _weights(tmp_path / "kept", BEST_FILE))
 
@@ -175,69 +171,38 @@ def _never(rows: object) -> NoReturn:
 def test_too_few_images_are_refused(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
-    with pytest.raises(RunError, match=r"too few training images.*got 1 images on a worker"):
-        fit_classifier(
-            config, make_examples(1, 4), LocalContext(tmp_path / "kept"), cache_bytes=CACHE
-        )
+    for count in (0, 1):
+        expected = rf"too few training images.*got {count} images on a worker"
+        context = LocalContext(tmp_path / "kept")
+        with pytest.raises(RunError, match=expected):
+            fit_classifier(config, make_examples(count, 4), context, cache_bytes=CACHE)
 
 
-class RankContext:
-    """A rank of a process group, keeping the first rank's checkpoint."""
-
-    device = "cpu"
-
-    def __init__(self, folder: Path, stops_after: int) -> None:
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self._folder, self._left = folder, stops_after
-
-    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
-        if checkpoint_dir is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            shutil.copytree(checkpoint_dir, self._folder)
-        dist.barrier()
-        self._left -= 1
-        if not self._left:
-            raise Interrupted
-
-    def load_checkpoint(self) -> AbstractContextManager[Path | None]:
-        return nullcontext(self._folder if self._folder.exists() else None)
-
-
-def _rank(rank: int, port: int, folders: Path, job: tuple[TrainConfig, Examples]) -> None:
-    """A whole training, then one that is cut off in its second stage and resumed."""
-    config, examples = job
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    gathered = ranks.gather_rows(np.full((rank + 1, 2), float(rank)), torch.device("cpu"))
-    assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
-    assert ranks.gather_counts(rank + 5, torch.device("cpu")) == [5, 6]
-    assert ranks.add_up(np.array([rank, 1]), torch.device("cpu")).tolist() == [1, 2]
-    for name, stops_after in (("whole", 0), ("cut", 2), ("cut", 0)):
-        context = RankContext(folders / name, stops_after)
-        try:
-            fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
-        except Interrupted:
-            continue
-        sums = [tensor.sum().item() for tensor in fitted.progress.best.values()]
-        told = ranks.gather_objects((fitted.progress.best_value, sums))
-        assert told[0] == told[1]
-    dist.destroy_process_group()
-
-
-def test_two_ranks_agree_and_resume_exactly(
+def test_a_validation_part_of_one_class_is_judged_by_its_loss(
     tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
 ) -> None:
-    stages = (Stage(1, 0, 0.01), Stage(2, 2, 0.01))
-    job = (replace(config, stages=stages, ema_decay=0.9), make_examples(70, 21))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_rank, args=(rank, port, tmp_path, job)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(240)
-        assert process.exitcode == 0
-    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))
+    examples = make_examples(48, 20)
+    places = np.array([*range(48), *range(48, 68, 2)])
+    examples = replace(examples, rows=examples.rows.take(pa.array(places)))
+    context = LocalContext(tmp_path / "kept")
+    fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
+    losses = [report["val_loss"] for report in context.reports]
+    assert fitted.progress.best_epoch == int(np.argmin(losses))
+    assert all("auc" not in report for report in context.reports)
+    # Nothing that JSON has no word for reaches the bundle or those who follow the training.
+    json.dumps(fitted.progress.history, allow_nan=False)
+
+
+def test_a_validation_part_that_cannot_be_read_is_refused(
+    tmp_path: Path, make_examples: MakeExamples, config: TrainConfig
+) -> None:
+    examples = make_examples(48, 20)
+    lost = replace(examples, fetch=lambda rows: _without_val(examples, rows))
+    context = LocalContext(tmp_path / "kept")
+    with pytest.raises(RunError, match="No validation image can be read: got 20 images"):
+        fit_classifier(config, lost, context, cache_bytes=CACHE)
+
+
+def _without_val(examples: Examples, rows: pa.Table) -> list[Blob]:
+    parts = zip(examples.fetch(rows), rows["part"].to_pylist(), strict=True)
+    return [b"nothing" if part == "val" else blob for blob, part in parts]

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from schemas.errors import RunError
 from tests.workers.training.local_context import DyingContext, Interrupted, LocalContext
 from workers.training.checkpoint import AVERAGE_FILE, WEIGHTS_FILE, Progress
 from workers.training.config import EVERY_BLOCK, Optimisation, Stage
@@ -39,7 +40,12 @@ class Net(nn.Module):
 class Trainee:
     """What a family hands to the loop, noting what the loop asks of it."""
 
-    def __init__(self, values: tuple[float, ...] = (), first_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        values: tuple[float | None, ...] = (),
+        first_epoch: int = 0,
+        losses: tuple[float, ...] = (),
+    ) -> None:
         torch.manual_seed(1)
         self.network = Net()
         self.steps: list[dict[str, Tensor]] = []
@@ -48,6 +54,7 @@ class Trainee:
         self.body_moved: list[bool] = []
         """By batch: whether the body takes gradients, and its batch norm follows the batches."""
         self._values = values
+        self._losses = losses
         self._first_epoch = first_epoch
 
     def learner(self) -> Learner:
@@ -58,6 +65,7 @@ class Trainee:
             loss=self._loss,
             validate=self._validate,
             monitor="score",
+            val_loss="val_loss",
             set_depth=self._set_depth,
         )
 
@@ -79,10 +87,13 @@ class Trainee:
     def _validate(self, network: nn.Module) -> dict[str, float]:
         assert not any(one.training for one in network.modules())
         self.validated.append(network)
+        place = len(self.validated) - 1
+        loss = {"val_loss": self._losses[place] if self._losses else 1.0}
         if self._values:
-            return {"score": self._values[len(self.validated) - 1]}
+            value = self._values[place]
+            return loss if value is None else {"score": value, **loss}
         rows_NF = torch.linspace(-1, 1, 4 * FACES).view(4, FACES)
-        return {"score": float(network(rows_NF).sum())}
+        return {"score": float(network(rows_NF).sum()), **loss}
 
     def _set_depth(self, depth: int) -> None:
         self.network.body.requires_grad_(depth == EVERY_BLOCK)
@@ -191,7 +202,61 @@ def test_early_stopping_ends_the_stage(
     progress = fit(trainee.learner(), settings, LocalContext(tmp_path / "kept"))
     done = [one["stage"] for one in progress.history]
     assert (done.count(0), done.count(1)) == lengths
-    assert (progress.best_epoch, progress.best_value) == (best, max(values))
+    assert progress.best_epoch == best
+    assert progress.history[best]["score"] == max(values)
+
+
+def test_equal_scores_are_told_apart_by_the_loss(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, stages=(Stage(6, EVERY_BLOCK, 0.01),), stop_after=2)
+    trainee = Trainee((1, 2, 2, 2, 2, 1), losses=(5.0, 4.0, 3.0, 3.0, 3.5, 0.1))
+    progress = fit(trainee.learner(), settings, LocalContext(tmp_path / "kept"))
+    assert progress.best_epoch == 2
+    # The third epoch is better than the second; the two after it are not.
+    assert len(progress.history) == 5
+    assert torch.equal(progress.best["head.weight"], trainee.steps[3 * STEPS]["head.weight"])
+
+
+def test_without_a_score_the_loss_decides_and_a_warning_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(SETTINGS, stages=(Stage(5, EVERY_BLOCK, 0.01),), stop_after=2)
+    trainee = Trainee((None,) * 5, losses=(5.0, 2.0, 3.0, 4.0, 1.0))
+    progress = fit(trainee.learner(), settings, LocalContext(tmp_path / "kept"))
+    assert progress.best_epoch == 1
+    assert len(progress.history) == 4
+    (warning,) = caplog.messages
+    assert warning == (
+        "the validation part leaves score undefined: val_loss decides which epoch is best"
+    )
+
+
+class Diverging(Trainee):
+    """Its loss is not finite from one step on."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._left = step
+
+    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        self._left -= 1
+        loss = super()._loss(network, batch)
+        return loss / 0 if self._left < 0 else loss
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_says_where(tmp_path: Path) -> None:
+    context = LocalContext(tmp_path / "kept")
+    settings = replace(SETTINGS, precision="bf16")
+    expected = (
+        r"The loss is not finite: the training has diverged \(epoch 2, step 3\): got inf\. Lower "
+        r"the learning rate, to 0\.005 say, .*precision: fp32\)"
+    )
+    with pytest.raises(RunError, match=expected):
+        fit(Diverging(STEPS + 2).learner(), settings, context)
+    assert len(context.reports) == 1  # the checkpoint of the epoch before is kept
+    trainee = Trainee((1.0,), losses=(float("nan"),))
+    expected = r"\(epoch 1, validation\): got nan\. Lower the learning rate[^;]*$"
+    with pytest.raises(RunError, match=expected):
+        fit(trainee.learner(), SETTINGS, LocalContext(tmp_path / "other"))
 
 
 def test_a_stage_goes_on_from_the_last_weights(tmp_path: Path) -> None:
@@ -229,7 +294,8 @@ def test_average_is_kept_of_weights_and_buffers(tmp_path: Path) -> None:
     fresh = Net().eval()
     fresh.load_state_dict(progress.best)
     with torch.inference_mode():
-        assert float(fresh(rows_NF).sum()) == progress.best_value
+        best = progress.history[progress.best_epoch]["score"]
+        assert float(fresh(rows_NF).sum()) == best
 
 
 def test_frozen_weights_are_their_own_average(tmp_path: Path) -> None:

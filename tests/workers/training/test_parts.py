@@ -2,22 +2,30 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
+import pyarrow as pa
 import pytest
 import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional as reference
 
 from schemas.errors import RejectedImage
+from schemas.plan import Blob
 from schemas.reasons import RejectReason
 from workers.prefetch import ahead
 from workers.training.augment import affine_matrices, augment
 from workers.training.config import EVERY_BLOCK, Augmentation, Optimisation, Stage, TrainConfig
 from workers.training.data import Image, ImageCache, Indices, epoch_order, own_rows
+from workers.training.examples import Examples
 from workers.training.loop import hash_seed
+from workers.training.memory import image_bytes
 from workers.training.optimisation import learning_rate, make_optimiser
 
 
@@ -231,3 +239,45 @@ def test_ahead_can_be_left_early() -> None:
         if item == 3:
             break
     assert len(made) < 20
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_threads_decode_the_same_images_in_order(
+    make_examples: Callable[[int, int], Examples], threads: int
+) -> None:
+    examples = make_examples(20, 0)
+    names: set[str] = set()
+
+    def fetch(rows: pa.Table) -> list[Blob]:
+        names.add(threading.current_thread().name)
+        return [b"nothing" if place == 2 else one for place, one in enumerate(examples.fetch(rows))]
+
+    recipe = {"size": 16, "channels": 1}
+    rows = np.array([7, 3, 11, 0, 19, 5, 2], np.int64)
+    read = Examples(examples.rows, fetch).reader(recipe, threads)
+    found, expected = read(rows), examples.reader(recipe)(rows)
+    assert isinstance(found[2], RejectedImage)
+    assert len(found) == len(rows)
+    for place in (0, 1, 3, 4, 5, 6):
+        assert np.array_equal(found[place], expected[place])
+    assert read(rows[:0]) == []
+    assert names == {threading.current_thread().name}  # sources are read by one thread
+
+
+def test_memory_that_is_short_bounds_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=80_000))
+    # A machine without a limit of a container: what is stated, or a part of half of what is left.
+    assert image_bytes(1000, 1, tmp_path) == 1000
+    assert image_bytes(2**60, 4, tmp_path) == 10_000
+    (tmp_path / "memory.max").write_text("9000\n")
+    (tmp_path / "memory.current").write_text("6000\n")
+    (tmp_path / "memory.stat").write_text("anon 4000\ninactive_file 1000\nslab 3\n")
+    assert image_bytes(10_000, 1, tmp_path) == 2000
+    assert image_bytes(10_000, 4, tmp_path) == 500
+    assert image_bytes(300, 4, tmp_path) == 300
+    (tmp_path / "memory.max").write_text("5\n")
+    assert image_bytes(300, 1, tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert image_bytes(300, 1, tmp_path) == 300

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from schemas.errors import BundleError
 from workers.detection.family import Maps
-from workers.models.classifier.network import build_network
+from workers.models.network import build_network
 
 STRIDE = 4
 """Input pixels a pixel of the output stands for."""

@@ -28,9 +28,9 @@ from workers.metrics.thresholds import Rule, choose_point
 from workers.models.classifier.backends import Choice, candidates, choose_backends, eager
 from workers.models.classifier.card import model_card
 from workers.models.classifier.heads import trained_outputs, whole_network
-from workers.models.classifier.network import build_network, timm_description
 from workers.models.classifier.outputs import probabilities
 from workers.models.export import openvino_files
+from workers.models.network import build_network, timm_description
 from workers.scoring.measure import Judge
 
 

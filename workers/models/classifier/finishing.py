@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from workers.models.classifier.bundling import (
     inner_state,
     make_bundle,
 )
+from workers.pixels.steps import Recipe
 from workers.training.config import TrainConfig
-from workers.training.data import READ_ROWS, Image
+from workers.training.data import read_in_order
 from workers.training.examples import Examples
 
 MOST_VALIDATION = 20_000
 """Validation images the bundle's figures rest on at most."""
+MOST_BYTES = 2 * 2**30
+"""What they may take in memory, decoded."""
 
 
 def finish_bundle(
@@ -55,20 +59,31 @@ def finish_bundle(
 def read_validation(
     recipe: Mapping[str, Any], classes: Sequence[str], examples: Examples
 ) -> Validation:
-    """Decode the validation part; images that can't be read are left out."""
-    read = examples.reader(recipe)
-    rows = examples.of_part("val")[:MOST_VALIDATION]
-    targets = examples.targets(classes)
-    groups = examples.rows.column("group").to_pylist()
-    images: list[Image] = []
+    """Decode the validation part; images that can't be read are left out.
+
+    Of more than `MOST_VALIDATION`, or than `MOST_BYTES` hold, images evenly spread over the part's
+    rows are taken.
+
+    Raises:
+        RunError: when none can be read.
+    """
+    rows = examples.of_part("val")
+    made = Recipe.from_dict(recipe)
+    shape = (made.channels, made.size, made.size)
+    most = min(MOST_VALIDATION, max(MOST_BYTES // prod(shape), 1))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most, dtype=np.int64)]
+    pixels_NCHW = np.empty((len(rows), *shape), np.uint8)
     usable: list[int] = []
-    for start in range(0, len(rows), READ_ROWS):
-        part = rows[start : start + READ_ROWS]
-        for row, image in zip(part.tolist(), read(part), strict=True):
-            if not isinstance(image, RejectedImage):
-                images.append(image)
-                usable.append(row)
-    if not images:
-        raise RunError("no validation image can be read", got=f"{len(rows)} images")
-    kept = np.asarray(usable, dtype=np.int64)
-    return Validation(np.stack(images), targets[kept], [groups[row] for row in usable])
+    for position, image in read_in_order(rows, examples.reader(recipe), order=None):
+        if not isinstance(image, RejectedImage):
+            pixels_NCHW[len(usable)] = image
+            usable.append(int(rows[position]))
+    if not usable:
+        raise RunError("No validation image can be read", got=f"{len(rows)} images")
+    groups = examples.rows.column("group").to_pylist()
+    return Validation(
+        pixels_NCHW[: len(usable)],
+        examples.targets(classes)[usable],
+        [groups[row] for row in usable],
+    )

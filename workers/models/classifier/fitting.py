@@ -1,6 +1,7 @@
 """Training a classifier: its data, loss and validation, put together for the epoch loop."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,16 @@ from torch import Tensor, nn
 
 from schemas.bundle import Preprocessing
 from schemas.errors import RunError
-from workers.metrics.scores import macro_auc
 from workers.models.classifier.blocks import depth_setter
+from workers.models.classifier.feeding import (
+    Share,
+    epoch_batches,
+    pinned,
+    share_of_epoch,
+)
 from workers.models.classifier.heads import head_module, trained_outputs
-from workers.models.classifier.network import (
+from workers.models.classifier.validating import ValidationPart, validate
+from workers.models.network import (
     build_network,
     pretrained_statistics,
     start_from,
@@ -21,20 +28,20 @@ from workers.models.classifier.network import (
 from workers.models.normalise import Normalised
 from workers.prefetch import ahead
 from workers.training import ranks
-from workers.training.augment import augment
 from workers.training.checkpoint import Progress
 from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
-from workers.training.data import ImageCache, Reject, epoch_order, own_rows
+from workers.training.data import ImageCache, Reject, own_rows
 from workers.training.examples import Examples
 from workers.training.loop import Batch, Learner, LoopSettings, fit, hash_seed
 from workers.training.losses import Criterion, make_criterion
-from workers.training.mixing import blend, draw_mix
-from workers.training.sampling import balanced_order, class_weights
+from workers.training.memory import image_bytes
+from workers.training.mixing import blend
+from workers.training.sampling import class_weights
 
-VALIDATION_BATCH = 128
 CACHE_SHARE_VAL = 0.2
 """Of a rank's memory for decoded images, what validation images may take."""
+MOST_DECODE_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -58,14 +65,16 @@ def fit_classifier(
 ) -> Fitted:
     """Train a classifier on the rows of parts ``train`` and ``val``.
 
-    ``cache_bytes`` bounds this rank's decoded images in memory; ``start`` is a safetensors
+    ``cache_bytes`` bounds this rank's decoded images in memory, and so does half of the memory that
+    is left, shared by all ranks; ``start`` is a safetensors
     checkpoint where the configuration asks for one. Pixels are normalised by the statistics of the
     training images, or by those of ``start_pixels``, which the start weights were trained with.
 
     Raises:
         BundleError: when the start weights do not fit or can't be had, or when a stage trains more
             blocks than the network has.
-        RunError: when a part has too few images for the number of workers.
+        RunError: when a part has too few images for the number of workers, or when the training
+            diverges.
     """
     device = torch.device(context.device)
     # Before images are read, which takes its time: what is wrong here needs none.
@@ -87,38 +96,6 @@ def fit_classifier(
     return Fitted(progress, preprocessing, (*caches.train.rejects, *caches.val.rejects))
 
 
-@dataclass(frozen=True)
-class _Caches:
-    """This rank's images, and the label of every row."""
-
-    train: ImageCache
-    val: ImageCache
-    targets: NDArray[np.int64]
-    """By row, of all ranks."""
-    train_rows: NDArray[np.int64]
-    """Of all ranks."""
-
-
-def _read(
-    config: TrainConfig, examples: Examples, context: TrainContext, cache_bytes: int
-) -> _Caches:
-    read = examples.reader(config.recipe)
-    val_bytes = int(cache_bytes * CACHE_SHARE_VAL)
-
-    def cache(part: str, max_bytes: int) -> ImageCache:
-        rows = examples.of_part(part)
-        mine = own_rows(rows, context.rank, context.world_size, config.seed)
-        order = examples.cheapest_order(mine)
-        return ImageCache(mine, read, max_bytes=max_bytes, order=order)
-
-    return _Caches(
-        cache("train", cache_bytes - val_bytes),
-        cache("val", val_bytes),
-        examples.targets(config.classes),
-        examples.of_part("train"),
-    )
-
-
 def _network(config: TrainConfig, start: bytes | None) -> nn.Module:
     torch.manual_seed(hash_seed(config.seed))
     pretrained = config.start == "timm"
@@ -133,141 +110,52 @@ def _network(config: TrainConfig, start: bytes | None) -> nn.Module:
     return network
 
 
-def _learner(
-    config: TrainConfig,
-    caches: _Caches,
-    context: TrainContext,
-    network: Normalised,
-    set_depth: Callable[[int], None],
-) -> Learner:
+@dataclass(frozen=True)
+class _Caches:
+    """This rank's images, and the label of every row."""
+
+    train: ImageCache
+    val: ImageCache
+    share: Share
+    targets: NDArray[np.int64]
+    """By row, of all ranks."""
+    train_rows: NDArray[np.int64]
+    """Of all ranks."""
+
+
+def _read(
+    config: TrainConfig, examples: Examples, context: TrainContext, cache_bytes: int
+) -> _Caches:
     device = torch.device(context.device)
-    batch, steps = _batches(config, caches.train, context)
+    read = examples.reader(config.recipe, _decode_threads(device))
+    cache_bytes = image_bytes(cache_bytes, context.world_size)
+    val_bytes = int(cache_bytes * CACHE_SHARE_VAL)
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        place = (epoch, context.rank, batch, steps)
-        return ahead(_epoch(config, caches.train, caches.targets, place), depth=2)
+    def cache(part: str, max_bytes: int) -> ImageCache:
+        rows = examples.of_part(part)
+        mine = own_rows(rows, context.rank, context.world_size, config.seed)
+        order = examples.cheapest_order(mine)
+        return ImageCache(mine, read, max_bytes=max_bytes, order=order)
 
-    return Learner(
-        network=network,
-        batches=batches,
-        steps=steps,
-        loss=_loss(config, caches.targets[caches.train_rows], device),
-        validate=lambda network: validate(
-            nn.Sequential(network, head_module(config.head)),
-            caches.val,
-            caches.targets,
-            device,
-            len(config.classes),
-        ),
-        monitor="auc",
-        set_depth=set_depth,
+    train, val = cache("train", cache_bytes - val_bytes), cache("val", val_bytes)
+    if not sum(ranks.gather_counts(len(val), device)):
+        count = len(examples.of_part("val"))
+        raise RunError("No validation image can be read", got=f"{count} images")
+    return _Caches(
+        train,
+        val,
+        share_of_epoch(config, train, context),
+        examples.targets(config.classes),
+        examples.of_part("train"),
     )
 
 
-def predict(
-    network: nn.Module, cache: ImageCache, device: torch.device, classes: int
-) -> NDArray[np.float32]:
-    """Outputs of the head for every image of a cache, float32 (N, classes)."""
-    outputs = [np.zeros((0, classes), np.float32)]
-    for start in range(0, len(cache), VALIDATION_BATCH):
-        positions = np.arange(start, min(start + VALIDATION_BATCH, len(cache)))
-        pixels = torch.from_numpy(cache.images(positions)).to(device)
-        outputs.append(network(pixels).float().cpu().numpy())
-    return np.concatenate(outputs)
-
-
-def validate(
-    network: nn.Module,
-    cache: ImageCache,
-    targets: NDArray[np.int64],
-    device: torch.device,
-    classes: int,
-) -> Mapping[str, float]:
-    """AUC, accuracy and cross-entropy over the validation images of all ranks."""
-    logits_NC = torch.from_numpy(predict(network, cache, device, classes)).double()
-    scores_NC = logits_NC.softmax(dim=1).numpy()
-    own_N1 = targets[cache.rows].astype(np.float64)[:, None]
-    gathered = ranks.gather_rows(np.concatenate([own_N1, scores_NC], axis=1), device)
-    actual_N, all_NC = gathered[:, 0].astype(np.int64), gathered[:, 1:]
-    likelihood_N = all_NC[np.arange(len(actual_N)), actual_N]
-    return {
-        "auc": macro_auc(actual_N, all_NC),
-        "accuracy": float((all_NC.argmax(axis=1) == actual_N).mean()),
-        "val_loss": float(-np.log(np.maximum(likelihood_N, 1e-12)).mean()),
-    }
-
-
-class _BatchLoss:
-    """The criterion of a batch, in float32; blends the batch first where it says how."""
-
-    def __init__(self, criterion: Criterion) -> None:
-        self._criterion = criterion
-
-    def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
-        pixels_NCHW, targets, *mix = batch
-        if mix:
-            # Here, on the device: blended pixels take four times the bytes of those to be blended.
-            pixels_NCHW = blend(pixels_NCHW, *mix)
-        outputs_NO = network(pixels_NCHW)
-        with torch.autocast(outputs_NO.device.type, enabled=False):
-            loss: Tensor = self._criterion(outputs_NO.float(), targets)
-        return loss
-
-
-def _loss(config: TrainConfig, targets: NDArray[np.int64], device: torch.device) -> _BatchLoss:
-    weights_K = None
-    if config.balance == "weights":
-        weights_K = torch.from_numpy(class_weights(targets, len(config.classes))).float()
-    criterion = make_criterion(
-        config.loss,
-        config.head,
-        config.classes,
-        weights_K=weights_K,
-        smoothing=config.label_smoothing,
-    )
-    return _BatchLoss(criterion.to(device))
-
-
-def _epoch(
-    config: TrainConfig,
-    cache: ImageCache,
-    targets: NDArray[np.int64],
-    place: tuple[int, int, int, int],
-) -> Iterator[Batch]:
-    epoch, rank, batch, steps = place
-    own_N = targets[cache.rows]
-    if config.balance == "sampler":
-        order = balanced_order(own_N, batch * steps, epoch, rank, config.seed)
-    else:
-        order = epoch_order(len(cache), epoch, rank, config.seed)
-    generator = torch.Generator().manual_seed(hash_seed(config.seed, epoch, rank, 1))
-    mixing = np.random.default_rng((config.seed, 3, epoch, rank))
-    for step in range(steps):
-        positions = order[step * batch : (step + 1) * batch]
-        pixels_NCHW = torch.from_numpy(cache.images(positions))
-        changed_NCHW = augment(pixels_NCHW, config.augmentation, generator)
-        targets_N = torch.from_numpy(own_N[positions])
-        if not config.augmentation.mixup:
-            yield changed_NCHW, targets_N
-            continue
-        mix = draw_mix(len(positions), config.augmentation.mixup, mixing)
-        share = torch.tensor(mix.share, dtype=torch.float32)
-        one_hot_NK = torch.nn.functional.one_hot(targets_N, len(config.classes))
-        yield changed_NCHW, blend(one_hot_NK, mix.partners_N, share), mix.partners_N, share
-
-
-def _batches(config: TrainConfig, cache: ImageCache, context: TrainContext) -> tuple[int, int]:
-    """Images of a rank's step, and steps of an epoch; the last incomplete batch is left out."""
-    fewest = min(ranks.gather_counts(len(cache), torch.device(context.device)))
-    batch = max(config.batch // context.world_size, 1)
-    batch = min(batch, fewest)
-    if batch < 2:
-        raise RunError(
-            "too few training images for batch normalisation",
-            got=f"{fewest} images on a worker, batch {config.batch} over {context.world_size}",
-            remedy="train with fewer workers, a larger batch or more images",
-        )
-    return batch, fewest // batch
+def _decode_threads(device: torch.device) -> int:
+    """A worker on a CPU has that one CPU; one on a GPU has its share of the machine's."""
+    if device.type == "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) // max(torch.cuda.device_count(), 1)
+    return min(max(cores, 1), MOST_DECODE_THREADS)
 
 
 def _preprocessing(
@@ -297,3 +185,63 @@ def _channels(
     if len(mean) == channels:
         return mean, std
     return [float(np.mean(mean))] * channels, [float(np.mean(std))] * channels
+
+
+def _learner(
+    config: TrainConfig,
+    caches: _Caches,
+    context: TrainContext,
+    network: Normalised,
+    set_depth: Callable[[int], None],
+) -> Learner:
+    device = torch.device(context.device)
+    share, classes = caches.share, len(config.classes)
+    part = ValidationPart(caches.val, caches.targets, classes, share.batch)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        made = epoch_batches(config, caches.train, caches.targets, epoch, share)
+        return ahead(pinned(made) if device.type == "cuda" else made, depth=2)
+
+    return Learner(
+        network=network,
+        batches=batches,
+        steps=share.steps,
+        loss=_loss(config, caches.targets[caches.train_rows], device),
+        validate=lambda network: validate(
+            nn.Sequential(network, head_module(config.head)), part, device
+        ),
+        monitor="auc",
+        val_loss="val_loss",
+        set_depth=set_depth,
+    )
+
+
+def _loss(config: TrainConfig, targets: NDArray[np.int64], device: torch.device) -> "_BatchLoss":
+    weights_K = None
+    if config.balance == "weights":
+        weights_K = torch.from_numpy(class_weights(targets, len(config.classes))).float()
+    criterion = make_criterion(
+        config.loss,
+        config.head,
+        config.classes,
+        weights_K=weights_K,
+        smoothing=config.label_smoothing,
+    )
+    return _BatchLoss(criterion.to(device))
+
+
+class _BatchLoss:
+    """The criterion of a batch, in float32; blends the batch first where it says how."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self._criterion = criterion
+
+    def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
+        pixels_NCHW, targets, *mix = batch
+        if mix:
+            # Here, on the device: blended pixels take four times the bytes of those to be blended.
+            pixels_NCHW = blend(pixels_NCHW, *mix)
+        outputs_NO = network(pixels_NCHW)
+        with torch.autocast(outputs_NO.device.type, enabled=False):
+            loss: Tensor = self._criterion(outputs_NO.float(), targets)
+        return loss

@@ -8,14 +8,13 @@ in the bundle's weights, where its loader here finds them.
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from schemas.bundle import Head, Preprocessing
-from workers.models.classifier.network import load_weights
+from schemas.bundle import BundleConfig, Head, Preprocessing
 from workers.models.classifier.svm_head import load_svm
+from workers.models.network import build_network, load_weights
 from workers.models.normalise import Normalised
+from workers.training.corn import corn_log_probabilities
 
 
 class Corn(nn.Module):
@@ -26,14 +25,8 @@ class Corn(nn.Module):
     """
 
     def forward(self, tasks_NT: Tensor) -> Tensor:
-        """Class k: all tasks before k passed and task k failed; the last class has none to fail."""
-        tasks_NT = tasks_NT.float()
-        # log(sigmoid(x)), exact also where the sigmoid itself would be 0.
-        passed_NT = -functional.softplus(-tasks_NT)
-        failed_NT = -functional.softplus(tasks_NT)
-        nothing_N1 = torch.zeros_like(tasks_NT[:, :1])
-        before_NK = torch.cat([nothing_N1, passed_NT.cumsum(dim=1)], dim=1)
-        return before_NK + torch.cat([failed_NT, nothing_N1], dim=1)
+        """Computed in float32, whatever the network computes in."""
+        return corn_log_probabilities(tasks_NT.float())
 
 
 def trained_outputs(head: Head, classes: int) -> int:
@@ -44,6 +37,17 @@ def trained_outputs(head: Head, classes: int) -> int:
 def head_module(head: Head) -> nn.Module:
     """What follows the outputs of a network trained for a head; it has no weights."""
     return Corn() if head == "corn" else nn.Identity()
+
+
+def bundle_network(config: BundleConfig, weights: bytes) -> tuple[nn.Module, nn.Module]:
+    """A bundle's whole network in eval mode, and the timm network within it.
+
+    Raises:
+        BundleError: when timm knows no such architecture, or the weights do not fit.
+    """
+    preprocessing = config.preprocessing
+    network = build_network(config.architecture, config.num_classes, preprocessing.channels)
+    return whole_network(network, weights, config.head, preprocessing).eval(), network
 
 
 def whole_network(

@@ -10,7 +10,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 
 from schemas.errors import RunError
 from workers.models.classifier.svm_head import Floats, SvmParameters
@@ -19,6 +19,9 @@ FOLDS = 5
 """Parts in which decisions are held out for Platt scaling, at most."""
 CACHE_MB = 500
 """Kernel values a machine keeps while it is fitted."""
+MOST_RADIAL = 20_000
+"""Rows for kernel rbf, at most: its time grows with their square. 8,000 rows of 256 features took
+one machine 4 s; six fits a class make 8 minutes of three classes of 20,000 rows."""
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Rows to fit on, and rows held out."""
@@ -29,6 +32,8 @@ class SvmSettings:
     """What determines a fit beside the features; see `schemas.specs.train.Svm`."""
 
     kernel: Literal["rbf", "linear"] = "rbf"
+    """linear is liblinear's machine (squared hinge loss, in the primal), whose time grows with the
+    rows: 32,000 of 256 features took 0.7 s."""
     c: float = 1.0
     gamma: Literal["scale"] | float = "scale"
     balanced: bool = False
@@ -49,20 +54,16 @@ def fit_svm(
     same rows in the same order give the same numbers.
 
     Raises:
-        RunError: when a class has too few patients to hold any out.
+        RunError: when a class has too few patients to hold any out, or when kernel rbf is asked for
+            more rows than `MOST_RADIAL`.
     """
+    _check_count(len(targets_N), settings)
     folds = patient_folds(targets_N, groups)
     scaler = StandardScaler()
     # Double precision from the first step: the scaler would compute in that of its input.
     standard_ND: Floats = scaler.fit_transform(features_ND.astype(np.float64))
     gamma = _gamma(standard_ND, settings)
-    machine = SVC(
-        kernel=settings.kernel,
-        C=settings.c,
-        gamma=gamma or "scale",
-        class_weight="balanced" if settings.balanced else None,
-        cache_size=CACHE_MB,
-    )
+    machine = _machine(settings, gamma)
     calibrated = CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=folds)
     fitted = OneVsRestClassifier(calibrated).fit(standard_ND, targets_N)
     machines = [one.calibrated_classifiers_[0] for one in fitted.estimators_]
@@ -78,6 +79,24 @@ def fit_svm(
         slopes_M=np.array([one.a_ for one in platt]),
         offsets_M=np.array([one.b_ for one in platt]),
     )
+
+
+def _check_count(count: int, settings: SvmSettings) -> None:
+    if settings.kernel == "rbf" and count > MOST_RADIAL:
+        raise RunError(
+            "Too many images for a support vector machine of kernel rbf, whose time grows with "
+            "their square",
+            where="svm.kernel",
+            got=f"{count} images, at most {MOST_RADIAL}",
+            remedy="take `kernel: linear`, or train on a balanced subset",
+        )
+
+
+def _machine(settings: SvmSettings, gamma: float) -> SVC | LinearSVC:
+    weights = "balanced" if settings.balanced else None
+    if settings.kernel == "linear":
+        return LinearSVC(C=settings.c, class_weight=weights, dual=False)
+    return SVC(C=settings.c, gamma=gamma, class_weight=weights, cache_size=CACHE_MB)
 
 
 def patient_folds(targets_N: NDArray[np.int64], groups: Sequence[str]) -> list[Fold]:
@@ -114,7 +133,7 @@ def _gamma(standard_ND: Floats, settings: SvmSettings) -> float:
 
 def _vectors(machines: Sequence[Any], standard_ND: Floats) -> tuple[NDArray[np.floating], Floats]:
     """The vectors of all machines, each once, and what each machine takes of them."""
-    if machines[0].kernel == "linear":
+    if isinstance(machines[0], LinearSVC):
         return np.concatenate([one.coef_ for one in machines]), np.eye(len(machines))
     rows_S = np.unique(np.concatenate([one.support_ for one in machines]))
     duals_MS = np.zeros((len(machines), len(rows_S)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from schemas.errors import BundleError
 from workers.models.classifier.embedding import Features
-from workers.models.classifier.network import load_weights
+from workers.models.network import load_weights
 
 TENSORS = "svm."
 """What the names of the head's tensors begin with in a bundle's weights. No network of timm has a

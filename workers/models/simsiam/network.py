@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.models.classifier.network import build_network
+from workers.models.network import build_network
 
 EMBEDDING = 2048
 _BOTTLENECK = 512

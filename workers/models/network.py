@@ -1,17 +1,13 @@
-"""Building a timm classifier and loading weights into it."""
+"""Building a timm network and loading weights into it, for every family that stands on one."""
 
 import difflib
 from collections.abc import Mapping
-from typing import Literal
 
 import safetensors.torch
 import timm
 from torch import Tensor, nn
 
 from schemas.errors import BundleError
-
-Start = Literal["none", "timm", "checkpoint"]
-"""Where first weights come from: random, timm's pretrained ones, or a safetensors file."""
 
 
 def build_network(
@@ -99,12 +95,6 @@ def start_from(network: nn.Module, weights: bytes, *, new_head: bool = False) ->
     except RuntimeError as error:
         raise BundleError("the checkpoint does not fit", got=_short(error)) from None
     return tuple(left)
-
-
-def save_weights(network: nn.Module) -> bytes:
-    """The network's state as a safetensors file."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return safetensors.torch.save(state)
 
 
 def timm_description(

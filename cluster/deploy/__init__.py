@@ -1,0 +1,1 @@
+"""What operators deploy: image, KubeRay manifests, systemd units, and the programs these call."""

@@ -1,0 +1,127 @@
+"""What of a night is told: failed and held jobs, and that it is late."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cluster.nights.night import Night
+from cluster.nights.watching import watched
+from schemas.errors import SourceError
+from schemas.protocols import Report
+from schemas.specs import JobSpec
+from schemas.specs.clean import CleanSpec
+from schemas.specs.ingest import IngestSpec
+from schemas.specs.night import NightSpec
+from schemas.specs.score import ScoreSpec
+from tests.cluster.nights.world import Told
+
+JOBS: list[JobSpec] = [
+    IngestSpec(name="arrivals", source="archive"),
+    CleanSpec(dataset="arrivals"),
+    ScoreSpec(name="scores", dataset="arrivals", model="nightly"),
+]
+START = datetime(2026, 11, 21, 3, tzinfo=UTC)
+DONE = Report("ingest", "arrivals", "published", "R1")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def night(clock: Clock | None = None, closes: str | None = None) -> Night:
+    return Night.begin(NightSpec(closes=closes), clock=clock or Clock())
+
+
+def test_what_went_well_is_not_told() -> None:
+    told = Told()
+    assert list(watched(iter([DONE]), JOBS, night(closes="06:00"), told)) == [DONE]
+    assert told.events == []
+
+
+def test_a_held_run_is_told_with_what_moved_and_what_to_do() -> None:
+    facts = {"model": "lungs@2", "gate": "held: psi 3.1, at most 0.25"}
+    report = Report("score", "scores", "held", "R7", facts=facts)
+    told = Told()
+    list(watched(iter([DONE, report]), JOBS, night(), told))
+    ((event, message),) = told.events
+    assert (event, message["job"], message["run"], message["model"]) == (
+        "held", "scores", "R7", "lungs@2",
+    )  # fmt: skip
+    assert message["what"] == "lungs@2: held: psi 3.1, at most 0.25"
+    assert message["remedy"] == "rayward publish R7, or rayward discard R7"
+
+
+def test_of_an_error_its_kind_is_told_and_nothing_it_quotes() -> None:
+    def reports() -> Iterator[Report]:
+        yield DONE
+        raise SourceError("The archive can't be listed", where="/archive/Doe^Jane", got="denied")
+
+    told = Told()
+    with pytest.raises(SourceError):
+        list(watched(reports(), JOBS, night(), told))
+    ((event, message),) = told.events
+    assert (event, message["job"], message["kind"]) == ("failed", "clean", "clean")
+    assert message["what"] == "Failed: The archive can't be listed"
+    assert "Doe" not in str(message)
+
+
+def test_of_a_foreign_error_its_class_is_told() -> None:
+    def reports() -> Iterator[Report]:
+        raise ValueError("Doe^Jane")
+        yield DONE
+
+    told = Told()
+    with pytest.raises(ValueError, match="Doe"):
+        list(watched(reports(), JOBS, night(), told))
+    assert [message["what"] for _, message in told.events] == ["Failed: ValueError"]
+
+
+def test_models_that_failed_are_told_by_name() -> None:
+    failed = Report("score", "scores", "failed", failures={"lungs@2": "got /archive/Doe^Jane"})
+    told = Told()
+    list(watched(iter([failed]), JOBS, night(), told))
+    ((event, message),) = told.events
+    assert (event, message["what"]) == ("failed", "Failed: lungs@2")
+    assert "Doe" not in str(message)
+
+
+def test_a_night_at_work_when_it_closes_is_told_once() -> None:
+    clock, told = Clock(), Told()
+
+    def reports() -> Iterator[Report]:
+        yield DONE
+        clock.now += timedelta(hours=3)
+        yield DONE
+        yield DONE
+
+    list(watched(reports(), JOBS, night(clock, "06:00"), told))
+    ((event, message),) = told.events
+    assert event == "late"
+    assert message["what"] == "The night is still at work, though it closes at 06:00 UTC."
+
+
+def test_a_job_need_not_end_for_that_to_be_told() -> None:
+    """The clock is looked at while a job is at work: nobody has to wait for its report."""
+    told = Told()
+    due = START.replace(hour=5, minute=59, second=59, microsecond=900_000)
+    started = datetime.now(UTC)
+
+    def clock() -> datetime:
+        return due + (datetime.now(UTC) - started)
+
+    tonight = Night.begin(NightSpec(closes="06:00"), clock=clock)
+
+    def reports() -> Iterator[Report]:
+        deadline = datetime.now(UTC) + timedelta(seconds=20)
+        while not told.events and datetime.now(UTC) < deadline:
+            pass
+        assert told.names == ["late"]
+        yield DONE
+
+    list(watched(reports(), JOBS, tonight, told))
+    assert told.names == ["late"]

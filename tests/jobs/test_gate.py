@@ -1,0 +1,154 @@
+"""The publish gate: each limit by itself, its reference, and what becomes of a held run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster.lake.decisions import list_runs, publish
+from schemas.protocols import Run
+from tests.jobs.toy_scores import Nights, ToyPool
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Nights:
+    """Thirty images were scored on the first night."""
+    world = Nights(tmp_path)
+    world.add_bundle()
+    world.arrive(range(30))
+    assert world.score(1).facts["gate"].startswith("passed unjudged: no images to compare with")
+    return world
+
+
+def test_a_run_like_those_before_it_passes(nights: Nights) -> None:
+    nights.arrive(range(100, 120))
+    report = nights.score(2, psi=0.01, ks=0.05, class_share=0.01)
+    assert report.status == "published"
+    assert report.facts["gate"] == "passed; reference: 30 images of 1 night, 2026-11-01"
+    assert [one["value"] for one in report.facts["_gate"]] == pytest.approx([0, 0, 0, 0], abs=1e-2)
+    assert nights.visible() == 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ({"psi": 0.5}, r"population stability index of ill \d\.\d+, at most 0.5"),
+        ({"ks": 0.3}, r"Kolmogorov-Smirnov distance of ill 1 \(p .*\), at most 0.3"),
+        ({"class_share": 0.1}, r"change of the share of ill 0.2 \(0.8 to 1\), at most 0.1"),
+    ],
+)
+def test_what_moved_is_held_and_told(nights: Nights, limit: dict[str, float], told: str) -> None:
+    numbers = range(100, 120)
+    nights.arrive(numbers)
+    report = nights.score(2, ToyPool(moved=frozenset(numbers)), **limit)
+    assert report.status == "held"
+    assert report.facts["gate"].startswith("held: ")
+    assert report.facts["gate"].endswith("; reference: 30 images of 1 night, 2026-11-01")
+    assert re.search(told, report.facts["gate"])
+    assert nights.visible() == 30
+
+
+def test_a_gap_that_chance_explains_holds_nothing(nights: Nights) -> None:
+    nights.arrive(range(101, 106))
+    tilted = ToyPool(moved=frozenset({103, 104, 105}))
+    report = nights.score(2, tilted, ks=0.3, ks_p_value=1e-4)
+    gap = next(one for one in report.facts["_gate"] if one["figure"].startswith("Kolm"))
+    assert gap["value"] > 0.3
+    assert (report.status, gap["holds"]) == ("published", False)
+
+
+def test_rejects_beyond_their_share_hold_a_run(nights: Nights) -> None:
+    nights.arrive(range(100, 110))
+    report = nights.score(2, ToyPool(bad=frozenset({100})), reject_share=0.05)
+    assert report.status == "held"
+    assert "reject share 0.1, at most 0.05" in report.facts["gate"]
+    nights.arrive(range(200, 210))
+    passed = nights.score(2, ToyPool(bad=frozenset({200})), reject_share=0.1)
+    assert passed.status == "published"
+
+
+def test_a_run_of_too_few_is_held(nights: Nights) -> None:
+    nights.arrive(range(100, 110))
+    everything = ToyPool(bad=frozenset(range(100, 110)))
+    report = nights.score(2, everything)
+    assert (report.status, report.counts.rejected) == ("held", 10)
+    assert "0 images scored, at least 1" in report.facts["gate"]
+
+
+def test_with_too_little_to_compare_the_file_decides(nights: Nights) -> None:
+    numbers = range(100, 110)
+    moved = ToyPool(moved=frozenset(range(100, 400)))
+    nights.arrive(numbers)
+    report = nights.score(2, moved, ks=0.1, min_reference=31)
+    assert report.status == "published"
+    assert report.facts["gate"] == (
+        "passed unjudged: 30 images of 1 night, 2026-11-01 to compare with, 31 are needed"
+    )
+    nights.arrive(range(200, 203))
+    report = nights.score(3, moved, ks=0.1, short_history="hold")
+    assert report.status == "held"
+    assert "too little to compare: 3 images scored, 5 are compared" in report.facts["gate"]
+
+
+def test_the_reference_is_the_last_nights_that_scored(nights: Nights) -> None:
+    for night in (3, 4, 9):
+        nights.arrive(range(night * 100, night * 100 + 10))
+        nights.score(night)
+    nights.arrive(range(2000, 2010))
+    report = nights.score(9, window=2)  # the night itself is no reference
+    assert report.facts["gate"].endswith("20 images of 2 nights, 2026-11-03 to 2026-11-04")
+    nights.arrive(range(3000, 3010))
+    report = nights.score(10, window=99)
+    assert report.facts["gate"].endswith("70 images of 4 nights, 2026-11-01 to 2026-11-09")
+
+
+def test_the_reference_is_of_the_same_data_set_and_published(nights: Nights) -> None:
+    nights.arrive(range(500, 530), dataset="elsewhere")
+    assert "no images to compare" in nights.score_in("elsewhere", 2, None).facts["gate"]
+    nights.arrive(range(100, 110))
+    held = nights.score(3, ToyPool(moved=frozenset(range(100, 110))), ks=0.3)
+    assert held.status == "held"
+    nights.arrive(range(200, 210))
+    report = nights.score(4)
+    assert report.facts["gate"] == "passed; reference: 30 images of 1 night, 2026-11-01"
+    assert report.counts.held == 10, "its images are left out of the next plan"
+    assert nights.visible() == 70
+    assert held.run_id is not None
+    publish(nights.store.storage, held.run_id)
+    assert nights.visible() == 80
+    nights.arrive(range(300, 310))
+    report = nights.score(5)
+    assert report.facts["gate"].endswith("50 images of 3 nights, 2026-11-01 to 2026-11-04")
+
+
+def test_a_decision_keeps_what_was_recorded(nights: Nights) -> None:
+    nights.arrive(range(100, 110))
+    report = nights.score(2, ToyPool(bad=frozenset({104})), reject_share=0.05)
+    assert report.run_id is not None
+    publish(nights.store.storage, report.run_id)
+    (status,) = [one for one in list_runs(nights.store.storage) if one.run_id == report.run_id]
+    assert (status.state, status.rejected, status.inputs) == ("published", 1, 40)
+    facts = nights.store.query(
+        "SELECT DISTINCT facts ->> '$.gate' AS gate, counts, seconds <> '{}' AS timed FROM runs"
+        " WHERE run_id = $run",
+        {"run": report.run_id},
+    ).to_pylist()
+    assert len(facts) == 1
+    assert facts[0]["gate"].startswith("held: reject share")
+    assert facts[0]["timed"]
+
+
+def test_a_run_that_was_cut_off_is_judged_when_it_ends(nights: Nights) -> None:
+    nights.arrive(range(100, 110))
+
+    class Cut(ToyPool):
+        def finish(self, run: Run) -> None:
+            raise KeyboardInterrupt
+
+    moved = frozenset(range(100, 110))
+    with pytest.raises(KeyboardInterrupt):
+        nights.score(2, Cut(moved=moved), ks=0.3)
+    assert nights.visible() == 30
+    report = nights.score(3, ToyPool(), ks=0.3)
+    assert (report.status, report.resumed) == ("held", True)
+    assert report.facts["night"] == "2026-11-02", "the night that planned it"

@@ -1,0 +1,100 @@
+"""How far scores moved, against SciPy and against figures worked out by hand."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from workers.metrics.drift import measure_drift, population_stability_index
+
+TWO: dict[str, Any] = {
+    "classes": ["ill", "well"],
+    "operating_point": json.dumps({"positive": "ill", "threshold": 0.25, "rule": "youden"}),
+}
+
+
+def table(scores_NC: NDArray[np.float64]) -> pa.Table:
+    lists = pa.array(scores_NC.tolist(), pa.list_(pa.float32()))
+    half = len(lists) // 2  # as a query hands it over: in several chunks
+    return pa.table({"scores": pa.chunked_array([lists[:half], lists[half:]])})
+
+
+def two_classes(ill_N: NDArray[np.float64]) -> pa.Table:
+    return table(np.stack([ill_N, 1 - ill_N], axis=1))
+
+
+def test_the_index_is_that_of_the_formula() -> None:
+    reference = np.arange(100) / 100  # ten in each tenth
+    scores = np.concatenate([np.full(30, 0.05), np.full(10, 0.95)])
+    p = [30.5 / 45, *([0.5 / 45] * 8), 10.5 / 45]
+    q = 10.5 / 105
+    expected = sum((one - q) * math.log(one / q) for one in p)
+    assert population_stability_index(scores, reference) == pytest.approx(expected)
+
+
+def test_the_index_of_the_reference_itself_is_zero() -> None:
+    reference = np.random.default_rng(0).random(500)
+    assert population_stability_index(reference, reference) == pytest.approx(0, abs=1e-12)
+
+
+def test_equal_tenths_make_one_bin() -> None:
+    """A model that is sure of nearly all images has one value for most of its reference."""
+    reference = np.concatenate([np.zeros(80), np.ones(20)])
+    scores = np.concatenate([np.zeros(40), np.ones(60)])
+    p, q = np.array([40.5, 0, 60.5]), np.array([80.5, 0, 20.5])
+    found = population_stability_index(scores, reference)
+    assert 0.6 < found < 0.8
+    bare = sum((a - b) / 100 * math.log(a / b) for a, b in zip(p, q, strict=True) if a and b)
+    assert found == pytest.approx(bare, rel=0.05)
+
+
+def test_between_samples_of_one_distribution_it_is_what_chance_makes() -> None:
+    generator = np.random.default_rng(3)
+    found = [
+        population_stability_index(generator.random(100), generator.random(400)) for _ in range(400)
+    ]
+    assert np.mean(found) == pytest.approx(9 * (1 / 100 + 1 / 400), rel=0.15)
+
+
+def test_the_gap_is_that_of_scipy() -> None:
+    generator = np.random.default_rng(1)
+    now, before = generator.beta(2, 3, 60), generator.beta(2, 2, 300)
+    found = measure_drift(two_classes(now), two_classes(before), TWO)
+    expected = stats.ks_2samp(now.astype(np.float32), before.astype(np.float32))
+    assert found["ks"]["value"] == pytest.approx(expected.statistic)
+    assert found["ks"]["p_value"] == pytest.approx(expected.pvalue)
+    assert (found["ks"]["of"], found["psi"]["of"]) == ("ill", "ill")
+
+
+def test_shares_are_those_of_labels_at_the_operating_point() -> None:
+    now, before = np.array([0.3, 0.3, 0.2, 0.9]), np.array([0.1, 0.1, 0.24, 0.25])
+    found = measure_drift(two_classes(now), two_classes(before), TWO)["class_share"]
+    assert (found["now"], found["before"], found["value"]) == (0.75, 0.25, 0.5)
+    likeliest = {**TWO, "operating_point": None}
+    found = measure_drift(two_classes(now), two_classes(before), likeliest)["class_share"]
+    assert (found["of"], found["now"], found["before"]) == ("well", 0.75, 1.0)
+
+
+def test_of_several_classes_the_one_that_moved_most_is_told() -> None:
+    generator = np.random.default_rng(2)
+    before = generator.dirichlet([5, 5, 5], 400)
+    now = generator.dirichlet([5, 5, 12], 100)
+    model = {"classes": ["a", "b", "c"], "operating_point": None}
+    found = measure_drift(table(now), table(before), model)
+    gaps = [stats.ks_2samp(now[:, k], before[:, k]).statistic for k in range(3)]
+    assert np.argmax(gaps) == 2
+    assert {found[name]["of"] for name in ("psi", "ks", "class_share")} == {"c"}
+    assert found["ks"]["value"] == pytest.approx(max(gaps), abs=1e-6)
+
+
+def test_one_anomaly_score_has_no_labels() -> None:
+    model = {"classes": [], "operating_point": None}
+    now, before = np.full((20, 1), 3.0), np.linspace(0, 1, 50)[:, None]
+    found = measure_drift(table(now), table(before), model)
+    assert found["ks"] == {"value": 1.0, "of": "score", "p_value": pytest.approx(0, abs=1e-9)}
+    assert "class_share" not in found

@@ -4,7 +4,7 @@ SOURCES := schemas workers jobs cluster
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-all bench check format lock clean
+.PHONY: help setup demo test test-all test-cluster bench check format lock clean
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -20,6 +20,9 @@ test: setup ## the tests, but for the slow ones (PYTEST_ARGS="-k decode")
 
 test-all: setup ## all tests
 	@$(PYTHON) -m pytest -m "" $(PYTEST_ARGS)
+
+test-cluster: setup ## the tests that take nodes, networks and drivers away (as root on Linux: all of them)
+	@$(PYTHON) -m pytest -m nodes tests/cluster/nodes $(PYTEST_ARGS)
 
 bench: setup ## the measured ratios, within 40 minutes (WRITE=1 puts them into README; BENCH_ARGS="--list")
 	@$(PYTHON) -m benchmarks $(if $(WRITE),--write) $(BENCH_ARGS)

@@ -14,7 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 
+from cluster.lake.snapshot import TableSnapshot
 from cluster.storage import open_storage
+from schemas.tables import TABLES
 
 PAGE_KEYS = 1000
 """Objects of one page, as S3 gives at most."""
@@ -46,10 +48,20 @@ def endless_listing(objects: int) -> Iterator[None]:
 
 
 def upload(folder: Path, root: str) -> int:
-    """Copy a lake on disk to S3; returns how many objects it has."""
+    """Copy a lake on disk to S3, without files that compaction replaced; returns the objects."""
     boto3.client("s3").create_bucket(Bucket=urlsplit(root).netloc)
     storage = open_storage(root)
-    files = [one for one in folder.rglob("*") if one.is_file()]
+    local = open_storage(str(folder))
+    named = {
+        folder / "tables" / table / file.path
+        for table in TABLES
+        for file in TableSnapshot(local, table).files
+    }
+    files = [
+        one
+        for one in folder.rglob("*")
+        if one.is_file() and (one in named or one.suffix != ".parquet" or "_delta_log" in str(one))
+    ]
     for one in files:
         storage.put(str(one.relative_to(folder)), one.read_bytes())
     return len(files)

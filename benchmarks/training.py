@@ -16,6 +16,7 @@ from benchmarks.harness import Bar, Context, Figure, figure
 from benchmarks.processes import run
 from cluster.fetch import Fetcher
 from cluster.torch_trainer import TrainPlace, train
+from cluster.train_methods import ClassifierMethod
 from cluster.train_task import TrainTask
 from workers.models.classifier.bundling import BundleFacts
 
@@ -82,7 +83,8 @@ def _with_ray(archive: Path, folder: Path, workers: int) -> Ends:
         fingerprint="0" * 16,
     )
     notes = folder / "ray-ends"
-    task = TrainTask(settings, rows(archive), Fetcher().fetch, facts, note=_Notes(notes))
+    method = ClassifierMethod(settings, facts)
+    task = TrainTask(method, rows(archive), Fetcher().fetch, note=_Notes(notes))
     with ray_nodes([workers]) as address, driver(address):
         train(task, TrainPlace(workers, str(folder / "storage"), "bench"))
     return [(at, figures) for at, figures in map(json.loads, notes.read_text().splitlines())]

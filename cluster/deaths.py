@@ -72,6 +72,11 @@ class Deaths:
         alike = deadly if fate in deadly else (fate,)
         return sum(self._counts[work, one] for one in alike) < TRIES[fate]
 
+    def forget(self, work: str) -> None:
+        """Begin to count anew for a piece of work."""
+        for fate in Fate:
+            del self._counts[work, fate]
+
     def told(self, work: str) -> str:
         """What ended the processes that were at a piece of work: ``1 lost nodes, 2 deaths``."""
         counts = {fate: self._counts[work, fate] for fate in Fate}

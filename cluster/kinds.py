@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import jobs.annotate
 import jobs.clean
 import jobs.embed
 import jobs.evaluate
@@ -12,9 +13,11 @@ import jobs.explain
 import jobs.ingest
 import jobs.phantoms
 import jobs.prepare
+import jobs.profile
 import jobs.score
 import jobs.split
 import jobs.train
+import jobs.train_detector
 from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 
@@ -31,10 +34,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "phantoms": Kind(jobs.phantoms.plan, jobs.phantoms.run),
         "ingest": Kind(jobs.ingest.plan, jobs.ingest.run),
+        "annotate": Kind(jobs.annotate.plan, jobs.annotate.run),
+        "profile": Kind(jobs.profile.plan, jobs.profile.run),
         "clean": Kind(jobs.clean.plan, jobs.clean.run),
         "prepare": Kind(jobs.prepare.plan, jobs.prepare.run),
         "split": Kind(jobs.split.plan, jobs.split.run),
         "train": Kind(jobs.train.plan, jobs.train.run),
+        "train_detector": Kind(jobs.train_detector.plan, jobs.train_detector.run),
         "score": Kind(jobs.score.plan, jobs.score.run),
         "embed": Kind(jobs.embed.plan, jobs.embed.run),
         "evaluate": Kind(jobs.evaluate.plan, jobs.evaluate.run),

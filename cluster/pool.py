@@ -16,6 +16,7 @@ from cluster.shard_run import ShardRun
 from cluster.shards import finish_run
 from cluster.storage import open_storage
 from cluster.train import train_on_ray
+from cluster.watching.logs import log_fields
 from cluster.works import WORKS, measure_drift
 from schemas.protocols import Run
 from schemas.specs.base import Execution
@@ -54,7 +55,8 @@ class RayPool:
         self._session.start()
         self._progress.start(run.plan.name, lake_run.plan.inputs.num_rows, run.plan.unit, settled)
         try:
-            ShardRun(self._lake, lake_run, execution, self._progress).compute(pending)
+            with log_fields({"kind": run.plan.kind, "job": run.plan.name, "run_id": run.id}):
+                ShardRun(self._lake, lake_run, execution, self._progress).compute(pending)
         finally:
             self._progress.finish()
 

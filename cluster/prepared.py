@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cluster.storage import Storage, open_storage
 from schemas.plan import PreparedPixels
 
-_PIXELS = ["image_id", "height", "width", "pixels"]
+_PIXELS = ["image_id", "height", "width", "pixels", "geometry"]
 _AFTER_ALL_IDS = "~"
 """Ids are hexadecimal digits."""
 
@@ -56,8 +56,8 @@ class PreparedReader:
         if not pc.all(asked).as_py():  # pixels are not copied for nothing
             rows = rows.filter(asked)
         return {
-            image_id: PreparedPixels(data, height, width)
-            for image_id, height, width, data in zip(
+            image_id: PreparedPixels(data, height, width, geometry)
+            for image_id, height, width, data, geometry in zip(
                 *(rows[name].to_pylist() for name in _PIXELS), strict=True
             )
         }

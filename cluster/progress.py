@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from cluster.watching.logs import log_line, wants_json
+
 _WINDOW_S = 60.0
 """The rate is that of the last minute: start-up and slow patches are forgotten."""
 
@@ -57,6 +59,11 @@ class Pace:
         (begun_s, before), (now_s, after) = self._marks[0], self._marks[-1]
         return (after - before) / (now_s - begun_s) if now_s > begun_s else 0.0
 
+    def figures(self) -> dict[str, object]:
+        """The same in numbers, for logs."""
+        numbers = {"ended": self.ended, "total": self.total, "rejected": self.rejected}
+        return numbers | {"unit": self.unit, "per_s": round(self.rate, 3)}
+
     def __str__(self) -> str:
         text = f"{self.ended:,} of {self.total:,} {self.unit} ({self.share:.0%})"
         if self.rate:
@@ -85,7 +92,9 @@ class Progress:
         every_s: float = 10.0,
     ) -> None:
         self._stream, self._clock, self._every_s = stream, clock, every_s
-        self._lines = not quiet and not stream.isatty()
+        self._in_json = wants_json()
+        self._has_bar = stream.isatty() and not self._in_json
+        self._lines = not quiet and not self._has_bar
         self._bar: tuple[RichProgress, TaskID] | None = None
         self._pace: Pace | None = None
         self._job, self._shown_s, self._shown = "", 0.0, 0
@@ -96,7 +105,7 @@ class Progress:
         now_s = self._clock()
         self._job, self._shown_s, self._shown = job, now_s, settled
         self._pace = Pace(total, unit, settled, now_s)
-        if self._stream.isatty():
+        if self._has_bar:
             # Left alone, rich would send what others print on stdout to its own stream.
             bar = RichProgress(
                 TextColumn("{task.description}", markup=False),
@@ -143,6 +152,10 @@ class Progress:
         self._bar = self._pace = None
 
     def _print(self, line: str) -> None:
+        if self._in_json:
+            pace = self._pace
+            fields = {"job": self._job} | (pace.figures() if pace else {})
+            line = log_line(line, fields)
         print(line, file=self._stream, flush=True)
 
 

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import ray
@@ -106,13 +107,20 @@ def _ask_for_token_of(address: str) -> None:
         find_token()
     elif find_token():
         _require_token()
-    elif address not in ("auto", "local") and not is_loopback(f"//{address}"):
+    elif address not in ("auto", "local") and not _is_this_machine(address):
         raise UsageError(
             "There is no token for a cluster beyond this machine",
             where=address,
             remedy=f"name the cluster's token file (mode 0600) in {TOKEN_PATH_VARIABLE}, or say "
             f"{AUTH_MODE}=disabled if it takes none",
         )
+
+
+def _is_this_machine(address: str) -> bool:
+    """Whether an address is one of this machine's own: Ray writes its nodes' for loopback."""
+    host = urlsplit(f"//{address}").hostname
+    own = {one.address for some in psutil.net_if_addrs().values() for one in some}
+    return host in own or is_loopback(f"//{address}")
 
 
 def _require_token() -> None:

@@ -83,6 +83,8 @@ def report_text(report: Report, max_reject_share: float) -> str:
     lines += [f"failed: {name}: {why}" for name, why in report.failures.items()]
     if _stages(report.seconds):
         lines.append(_stages(report.seconds))
+    if any(report.cost.values()):
+        lines.append(_cost(report))
     if report.reject_share > max_reject_share and not report.failures:
         lines.append(
             f"rejects are {report.reject_share:.1%}, above max_reject_share {max_reject_share:.1%}:"
@@ -131,6 +133,17 @@ def _outcomes(report: Report) -> str:
 
 def _stages(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{_words(stage)} {duration(s)}" for stage, s in seconds.items() if s >= 0.05)
+
+
+def _cost(report: Report) -> str:
+    """Seconds of processors, those of GPUs where there were any, and each a thousand inputs."""
+    parts = []
+    for name, label in (("cpu_s", "CPU"), ("gpu_s", "GPU")):
+        seconds, each = report.cost[name], report.cost.get(f"{name}_per_thousand")
+        if seconds:
+            share = f" ({each:,.3g} a thousand {report.unit})" if each is not None else ""
+            parts.append(f"{seconds:,.3g} {label} seconds{share}")
+    return f"cost {', '.join(parts)}"
 
 
 def _fact(value: Any) -> str:

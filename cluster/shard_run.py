@@ -6,29 +6,28 @@ for a process's memory is halved, down to a single image that is rejected. A los
 about its images and costs a retry only.
 """
 
+import time
 from collections import Counter, deque
-from math import ceil
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from cluster.deaths import Deaths, Fate, fate_of
 from cluster.lake.runs import LakeRun
 from cluster.progress import Progress
-from cluster.ray_failures import as_ours, failed_to_start, is_lost_node, is_memory_kill
-from cluster.shards import ProbeProcess, ShardOutcome, ShardProcess, ShardTask, encode_rows
+from cluster.ray_failures import as_ours
+from cluster.shard_crew import LOOK_S, ShardCrew
+from cluster.shards import ProbeProcess, ShardOutcome, ShardTask, encode_rows
+from cluster.watching.metrics import RunMetrics, Standing
+from cluster.watching.stalls import Assignment, Limits, StallWatch, says_nothing_of_images
 from cluster.works import WORKS
-from schemas.errors import RunError, ShardFailed
+from schemas.errors import ShardFailed
 from schemas.reasons import RejectReason
 from schemas.specs.base import Execution
 
-_DEATHS_BEFORE_PROBE = 2
 _ERRORS_BEFORE_FAILURE = 2
-_SHARDS_A_PROCESS = 3
-"""A process that computes fewer takes longer to start than it saves; a night's few go to one."""
-_LOSSES_BEFORE_FAILURE = 10
-"""Times a shard may lose its node: a spot node now and then is no reason to give up."""
 
 
 class ShardRun:
@@ -37,97 +36,113 @@ class ShardRun:
     def __init__(self, lake: str, run: LakeRun, execution: Execution, progress: Progress) -> None:
         self._run, self._execution, self._progress = run, execution, progress
         plan = run.plan
-        self._arguments = (lake, run.id, plan.kind, dict(plan.params))
-        resources = {"num_cpus": 1, "num_gpus": execution.gpus_per_worker}
-        self._actor: Any = ray.remote(ShardProcess).options(max_restarts=0, **resources)
-        self._probe: Any = ray.remote(ProbeProcess).options(max_restarts=0, **resources)
+        self._crew = ShardCrew(run, lake, execution)
+        self._probe: Any = ray.remote(ProbeProcess).options(
+            max_restarts=0, num_cpus=1, num_gpus=execution.gpus_per_worker
+        )
+        self._probe_arguments = (lake, plan.kind, dict(plan.params))
         self._queue: deque[str] = deque()
-        self._working: dict[ray.ObjectRef[ShardOutcome], tuple[ActorHandle[Any], str]] = {}
-        self._deaths: Counter[str] = Counter()
-        self._losses: Counter[str] = Counter()
+        self._working: dict[ray.ObjectRef[ShardOutcome], Assignment] = {}
+        self._deaths = Deaths()
         self._errors: Counter[str] = Counter()
         self._condemned: dict[str, dict[int, RejectReason]] = {}
+        self._kill_s = execution.stall_kill_minutes and 60 * execution.stall_kill_minutes
+        self._stalls = StallWatch(Limits(60 * execution.stall_minutes, self._kill_s), progress.note)
+        labels = (plan.kind, plan.name, run.id)
+        self._metrics = RunMetrics(labels, has_gpu=execution.gpus_per_worker > 0)
+        self._looked_s = float("-inf")
 
     def compute(self, pending: list[str]) -> None:
-        """Compute shards until none is left."""
-        self._queue.extend(pending)
-        for _ in range(min(self._slots(), self._worthwhile(len(pending)))):
-            self._hire()
-        while self._working:
-            (ready,), _ = ray.wait(list(self._working), num_returns=1)
-            actor, shard = self._working.pop(ready)
-            try:
-                outcome = ray.get(ready)
-            except OutOfMemoryError:
-                self._make_smaller(shard, RejectReason.OUT_OF_MEMORY)
-                self._hire()
-            except RayActorError as error:
-                self._bury(shard, error)
-                self._hire()
-            except RayTaskError as error:
-                self._note_error(shard, error)
-                self._hand_out(actor)
-            else:
-                self._progress.advance(outcome.done + outcome.gone, outcome.rejected)
-                self._hand_out(actor)
-
-    def _slots(self) -> int:
-        """Processes that fit the cluster, or as many as the job asks for.
+        """Compute shards until none is left.
 
         Raises:
-            RunError: if not a single one fits.
+            RunError: if not a single process fits the cluster, for a long time or at all.
+            ShardFailed: if a shard fails for a reason no single image explains.
         """
-        resources = ray.cluster_resources()
-        gpus = self._execution.gpus_per_worker
-        cpus = int(resources.get("CPU", 0))
-        fitting = min(cpus, int(resources.get("GPU", 0) / gpus)) if gpus else cpus
-        if fitting < 1:
-            raise RunError(
-                "No process fits the cluster",
-                where=self._run.plan.name,
-                got=f"{cpus} CPUs and {resources.get('GPU', 0):g} GPUs",
-                remedy="lower execution.gpus_per_worker, or run it where there are GPUs",
-            )
-        return min(fitting, self._execution.workers or fitting)
+        self._queue.extend(pending)
+        self._crew.begin(len(pending))
+        try:
+            while self._queue or self._working:
+                self._crew.hire(len(self._queue), len(self._working))
+                for ready in self._wait():
+                    if ready in self._working:
+                        self._settle(ready)
+                    elif worker := self._crew.started(ready):
+                        self._hand_out(*worker)
+                self._look()
+        finally:
+            self._crew.dismiss([one.actor for one in self._working.values()])
+            self._metrics.show(Standing((), 0, len(self._queue), 0))
 
-    def _worthwhile(self, shards: int) -> int:
-        """Processes that a number of shards is worth, unless the job says how many."""
-        if self._execution.workers or self._execution.gpus_per_worker:
-            return shards
-        return ceil(shards / _SHARDS_A_PROCESS)
+    def _wait(self) -> Sequence[Any]:
+        awaited = [*self._working, *self._crew.starting]
+        if not awaited:  # no node is left; one may come
+            time.sleep(LOOK_S)
+            return ()
+        ready, _ = ray.wait(awaited, num_returns=1, timeout=LOOK_S)
+        return ready
 
-    def _hire(self) -> None:
-        """Start a process, if there is a shard for it."""
-        if self._queue:
-            self._hand_out(self._actor.remote(*self._arguments))
+    def _settle(self, ready: "ray.ObjectRef[ShardOutcome]") -> None:
+        """Take what became of a shard."""
+        one = self._working.pop(ready)
+        try:
+            outcome = ray.get(ready)
+        except RayTaskError as error:
+            self._note_error(one.shard, error)
+            self._hand_out(one.actor, one.node)
+        except RayError as error:
+            ray.kill(one.actor)  # it may be half dead, and must not hold the place of a new one
+            self._bury(one, error)
+        else:
+            self._progress.advance(outcome.done + outcome.gone, outcome.rejected)
+            self._metrics.shard_ended(outcome.done, outcome.figures)
+            self._hand_out(one.actor, one.node)
 
-    def _hand_out(self, actor: "ActorHandle[Any]") -> None:
+    def _hand_out(self, actor: Any, node: str) -> None:
         """Give a process its next shard, or let it go."""
         if not self._queue:
             ray.kill(actor)
             return
         shard = self._queue.popleft()
         task = ShardTask(shard, encode_rows(self._run.rows(shard)), self._condemned.get(shard, {}))
-        self._working[actor.run.remote(task)] = actor, shard
+        self._working[actor.run.remote(task)] = Assignment(actor, shard, node, time.monotonic())
 
-    def _bury(self, shard: str, error: RayActorError) -> None:
-        """A process died while it computed ``shard``; decide what that says about the shard."""
-        if failed_to_start(error):
-            raise as_ours(error, self._run.id) from error
-        if is_memory_kill(error):
+    def _look(self) -> None:
+        """See now and then how the run stands, and what stands still."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        working = list(self._working.values())
+        for one in self._stalls.look(working):
+            self._metrics.stalled(one.stage)
+        for one in working:
+            if one.is_given_up:
+                ray.kill(one.actor)  # the shard comes back as that of a dead process
+        left, stalled = len(self._queue) + len(working), sum(bool(one.stage) for one in working)
+        ages_s = [now_s - one.started_s for one in working]
+        self._metrics.show(Standing(ages_s, len(self._crew.starting), left, stalled))
+
+    def _bury(self, one: Assignment, error: RayError) -> None:
+        """A process died while it computed a shard; decide what that says about the shard."""
+        shard, fate = one.shard, fate_of(error)
+        if one.is_given_up and says_nothing_of_images(one.stage):
+            fate = Fate.NODE
+        self._metrics.died("stall" if one.is_given_up else fate.name.lower())
+        if fate is Fate.MEMORY:
             self._make_smaller(shard, RejectReason.OUT_OF_MEMORY)
-            return
-        if is_lost_node(error):
-            self._losses[shard] += 1
-            if self._losses[shard] > _LOSSES_BEFORE_FAILURE:
-                raise as_ours(error, f"{self._run.id}, shard {shard}") from error
+        elif fate is Fate.START:
+            raise as_ours(error, self._run.id) from error
+        elif self._deaths.note(shard, fate):
             self._queue.appendleft(shard)
-            return
-        self._deaths[shard] += 1
-        if self._deaths[shard] < _DEATHS_BEFORE_PROBE:
-            self._queue.appendleft(shard)
-            return
-        self._deaths[shard] = 0
+        elif fate is Fate.NODE:
+            raise as_ours(error, f"{self._run.id}, shard {shard}") from error
+        else:
+            self._deaths.forget(shard)
+            self._condemn(shard)
+
+    def _condemn(self, shard: str) -> None:
+        """A shard ended its processes: keep them from the image that did, or halve it."""
         killers = self._find_killers(shard)
         if killers:
             self._condemned.setdefault(shard, {}).update(
@@ -138,29 +153,34 @@ class ShardRun:
             self._make_smaller(shard, RejectReason.CRASHED_WORKER)
 
     def _find_killers(self, shard: str) -> list[int]:
-        """Rows of a shard whose image ends the process that decodes it."""
+        """Rows of a shard whose image ends the process that decodes it, or never lets it go on."""
         rows, killers = self._run.rows(shard), []
         spared = self._condemned.get(shard, {})
-        lake, _, *work = self._arguments
-        probe = self._probe.remote(lake, *work)
+        probe: Any = None
         todo = deque(row for row in range(rows.num_rows) if row not in spared)
         while todo:
             try:
-                ray.get(probe.try_one.remote(encode_rows(rows.slice(todo[0], 1))))
-            except OutOfMemoryError:
-                probe = self._probe.remote(lake, *work)  # the row is tried with the shard's half
-            except RayActorError as error:
-                if failed_to_start(error):
-                    raise as_ours(error, f"{self._run.id}, probe") from error
-                probe = self._probe.remote(lake, *work)
-                if is_lost_node(error):
-                    continue
-                if not is_memory_kill(error):
-                    killers.append(todo[0])
+                if probe is None:
+                    probe = self._probe.remote(*self._probe_arguments)
+                    ray.get(probe.ready.remote())  # loading counts towards no image's time
+                row = encode_rows(rows.slice(todo[0], 1))
+                ray.get(probe.try_one.remote(row), timeout=self._kill_s)
             except RayTaskError:
                 pass  # an exception is no crash; the shard itself will say more
+            except RayError as error:
+                ray.kill(probe)
+                probe = None
+                hangs = isinstance(error, GetTimeoutError)
+                fate = Fate.PROCESS if hangs else fate_of(error)
+                if fate is Fate.START:
+                    raise as_ours(error, f"{self._run.id}, probe") from error
+                if fate is Fate.NODE:
+                    continue
+                if fate is Fate.PROCESS:  # one too large is tried with the shard's half
+                    killers.append(todo[0])
             todo.popleft()
-        ray.kill(probe)
+        if probe is not None:
+            ray.kill(probe)
         return killers
 
     def _make_smaller(self, shard: str, reason: RejectReason) -> None:

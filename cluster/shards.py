@@ -1,20 +1,27 @@
 """One shard in the process that computes it: fetch, compute, write, put the receipt."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import ray
 
 from cluster.fetch import Fetcher
-from cluster.lake.runs import FINISH, LakeRun, RunWriter
+from cluster.lake.runs import FINISH, Cost, LakeRun, RunWriter
 from cluster.storage import open_storage
+from cluster.watching.logs import TOLD, configure_logs, log_fields
+from cluster.watching.metrics import ShardFigures
 from cluster.works import WORKS, Params
 from schemas.errors import RaywardError, RejectedImage
-from schemas.plan import Blob, ShardFunction, ShardResult
+from schemas.plan import Blob, PreparedPixels, ShardFunction, ShardResult
 from schemas.reasons import RejectReason
+from workers.stages import Stage, Stages, Whereabouts
 
+_log = logging.getLogger(__name__)
 _WHY = {
     RejectReason.CRASHED_WORKER: "it ended the process that decoded it",
     RejectReason.OUT_OF_MEMORY: "it needs more memory than a process has",
@@ -39,25 +46,67 @@ class ShardOutcome:
     done: int
     rejected: int
     gone: int
+    figures: ShardFigures = field(default_factory=ShardFigures)
 
 
 class ShardProcess:
     """Computes shards of one run, one after the other; holds what its kind loads once."""
 
-    def __init__(self, lake: str, run_id: str, kind: str, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        lake: str,
+        run_id: str,
+        kind: str,
+        params: Mapping[str, Any],
+        gpus: float = 0.0,
+    ) -> None:
+        """``gpus`` are those that the process holds."""
         self._writer = RunWriter(open_storage(lake), run_id)
-        self._params = params
+        self._params, self._gpus = params, gpus
         self._fetcher = Fetcher(lake)
+        self._fields: dict[str, object] = {"kind": kind, "run_id": run_id}
+        self._stages = Stages()
         self._function = _loaded(WORKS[kind].load, params)
+
+    def ready(self, job: str) -> str:
+        """Begin to log as a process of ``job``; returns the node it runs on."""
+        configure_logs()
+        node: str = ray.get_runtime_context().get_node_id()
+        self._fields |= {"job": job, "node": node}
+        return node
+
+    def where(self) -> Whereabouts:
+        """Where the process is in its shard; asked from another thread."""
+        return self._stages.where()
 
     def run(self, task: ShardTask) -> ShardOutcome:
         """Compute a shard and put its receipt."""
-        started_s = time.process_time()
+        with log_fields({**self._fields, "shard": task.shard}):
+            return self._run(task)
+
+    def _run(self, task: ShardTask) -> ShardOutcome:
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
+        self._stages = stages = Stages()
         rows = decode_rows(task.rows)
-        result = self._function(rows, _blobs(self._fetcher, rows, task.condemned))
-        write_files(result, self._params)
-        self._writer.record(task.shard, result, cpu_s=time.process_time() - started_s)
-        return ShardOutcome(result.done, result.rejected, result.gone)
+        with stages.during(Stage.FETCH):
+            blobs = _blobs(self._fetcher, rows, task.condemned)
+        with stages.current(), stages.during(Stage.COMPUTE):
+            result = self._function(rows, blobs)
+        with stages.during(Stage.WRITE):
+            write_files(result, self._params)
+            cost = Cost(
+                cpu_s=time.process_time() - started_cpu_s,
+                gpu_s=self._gpus * (time.perf_counter() - started_s),
+            )
+            self._writer.record(task.shard, result, cost)
+        figures = ShardFigures(
+            _bytes_of(blobs),
+            _reasons_of(result),
+            {stage.value: seconds for stage, seconds in stages.seconds.items()},
+            time.perf_counter() - started_s,
+        )
+        _log.info("shard done", extra={TOLD: _told(result, figures)})
+        return ShardOutcome(result.done, result.rejected, result.gone, figures)
 
 
 class ProbeProcess:
@@ -67,6 +116,9 @@ class ProbeProcess:
         work = WORKS[kind]
         self._function = _loaded(work.probe or work.load, params)
         self._fetcher = Fetcher(lake)
+
+    def ready(self) -> None:
+        """Answer: the process has started, and what it needs is loaded."""
 
     def try_one(self, row: bytes) -> None:
         """Decode the one image of ``row``; the result is thrown away."""
@@ -96,9 +148,10 @@ def finish_run(lake: str, run_id: str) -> None:
     work = WORKS[run.plan.kind]
     if work.finish is None:
         return
+    started_s = time.process_time()
     result = work.finish(run.plan.params)(run.staged_tables())
     write_files(result, run.plan.params)
-    run.record(FINISH, result)
+    run.record(FINISH, result, Cost(cpu_s=time.process_time() - started_s))
 
 
 def encode_rows(rows: pa.Table) -> bytes:
@@ -134,3 +187,28 @@ def _blobs(
     for row, reason in condemned.items():
         blobs[row] = RejectedImage(reason, _WHY[reason])
     return blobs
+
+
+def _bytes_of(blobs: Sequence[Blob]) -> int:
+    """Bytes that were fetched; frames of one file share theirs."""
+    fetched = {
+        id(data): len(data)
+        for data in (one.data if isinstance(one, PreparedPixels) else one for one in blobs)
+        if isinstance(data, bytes)
+    }
+    return sum(fetched.values())
+
+
+def _reasons_of(result: ShardResult) -> dict[str, int]:
+    """Rejects by reason."""
+    rejects = result.tables.get("rejects")
+    if rejects is None or not rejects.num_rows:
+        return {}
+    counted = pc.value_counts(rejects["reason"].combine_chunks()).to_pylist()
+    return {one["values"]: one["counts"] for one in counted}
+
+
+def _told(result: ShardResult, figures: ShardFigures) -> dict[str, object]:
+    """What a log line tells of a shard that is done."""
+    seconds = {stage: round(one, 3) for stage, one in figures.seconds.items()}
+    return {"done": result.done, "rejected": result.rejected, "seconds": seconds}

@@ -8,14 +8,13 @@ that repeating does no harm, is repeated here: creations, deletions, and listing
 """
 
 import hashlib
-import io
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
+from cluster.ranged_file import RangedFile
 from cluster.s3 import S3Access
 from schemas.errors import LakeError
 
@@ -38,6 +38,8 @@ _PART_BYTES = 8 * 2**20
 _PARALLEL_PARTS = 4
 _DELAYS_S = (0.1, 0.5, 2.0, 5.0)
 """Seconds before each further attempt at what obstore gave up."""
+_REFUSAL = re.compile(r"status code: 4(?!08|09|29)\d\d")
+"""A client's error in HTTP, but for those that time may heal."""
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 STORE_ERRORS = (BaseError, OSError)
 """What a store that can't be reached raises."""
@@ -126,7 +128,8 @@ class Storage:
         entry = self.head(path)
         if entry is None:
             raise FileNotFoundError(path)
-        return pa.PythonFile(_RangedFile(self, path, entry.bytes), mode="r")
+        read = partial(self.get_range, path)
+        return pa.PythonFile(RangedFile(read, entry.bytes), mode="r")
 
     def get_many(self, paths: list[str]) -> list[bytes]:
         """The bytes of several objects, read side by side."""
@@ -180,8 +183,8 @@ class Storage:
             except AlreadyExistsError:
                 # An attempt whose answer got lost may be what is in the way.
                 return in_doubt and self.get(path) == data
-            except GenericError:
-                if delay_s is None:
+            except GenericError as error:
+                if delay_s is None or _is_refusal(error):
                     raise
                 in_doubt = True
                 time.sleep(delay_s)
@@ -208,9 +211,9 @@ class Storage:
                     for one in page:
                         last = one["path"]
                         yield _entry(one)
-            except GenericError:
+            except GenericError as error:
                 delay_s = next(delays, None)
-                if delay_s is None:
+                if delay_s is None or _is_refusal(error):
                     raise
                 time.sleep(delay_s)
             else:
@@ -260,7 +263,9 @@ class Storage:
         for delay_s in self._delays_s:
             try:
                 return action()
-            except repeated:
+            except repeated as error:
+                if _is_refusal(error):
+                    raise
                 time.sleep(delay_s)
         return action()
 
@@ -280,35 +285,6 @@ class Storage:
         told = _MD5.fullmatch(entry.etag) if self._is_remote and self._etags_are_md5 else None
         # No secret rests on it: the tag of an object put in one piece is the MD5 of its bytes.
         return told is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == told[1]
-
-
-class _RangedFile(io.RawIOBase):
-    """An object that is read piece by piece, each piece one request."""
-
-    def __init__(self, storage: Storage, path: str, size: int) -> None:
-        super().__init__()
-        self._storage, self._path, self._size = storage, path, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._at + size, self._size)
-        data = self._storage.get_range(self._path, self._at, end)
-        self._at += len(data)
-        return data
 
 
 def open_storage(uri: str) -> Storage:
@@ -346,6 +322,14 @@ def _local(uri: str) -> Path:
 def _open_s3(root: str) -> Storage:
     access = S3Access.standard()
     return Storage(root, access.store(root), access.delta_options)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store understood and refused, as for a bucket that is not there: no use to wait.
+
+    obstore has no other sign of it than its text.
+    """
+    return isinstance(error, GenericError) and _REFUSAL.search(str(error)) is not None
 
 
 def _entry(meta: "ObjectMeta") -> Entry:

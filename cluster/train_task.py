@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import torch
 from cluster.fetch import Fetcher
 from cluster.sources import read_source
 from cluster.tracking import Tracking
+from cluster.train_methods import METHODS, Method
 from schemas.bundle import (
     CONFIG_FILE,
     OUTCOME_FILE,
@@ -23,13 +24,10 @@ from schemas.bundle import (
 )
 from schemas.errors import RunError
 from schemas.rejects import reject_row
-from workers.models.classifier.bundling import BundleFacts
-from workers.models.classifier.finishing import finish_bundle
-from workers.models.classifier.fitting import fit_classifier
 from workers.training import ranks
-from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
 from workers.training.examples import Examples, Fetch
+from workers.training.feeding import Origin
 
 CACHE_BYTES = 64 * 2**30
 """Decoded images a worker keeps in memory at most; the rest is decoded again every epoch."""
@@ -42,16 +40,12 @@ Warn = Callable[[str], object]
 class TrainTask:
     """What is trained, on which rows; travels to every worker."""
 
-    config: TrainConfig
+    method: Method
     rows: pa.Table
-    """Columns ``image_id``, ``uri``, ``frame``, ``part``, ``label``, ``group`` and what ``fetch``
-    needs."""
+    """Columns ``image_id``, ``uri``, ``frame``, ``part``, ``group``, those of what is learned, and
+    what ``fetch`` needs."""
     fetch: Fetch
-    facts: BundleFacts
-    start: bytes | None = None
-    """A safetensors checkpoint to start from."""
-    start_pixels: Preprocessing | None = None
-    """How the pixels were made that the start was trained with, where it is a bundle."""
+    origin: Origin = field(default_factory=Origin)
     note: Note | None = None
     """Told the figures of every finished epoch by the first worker."""
     tracking: Tracking | None = None
@@ -73,55 +67,47 @@ class Fitted:
 
 def task_of(lake: str, run_id: str, rows: pa.Table, config: Mapping[str, Any]) -> TrainTask:
     """The training that a plan's parameters and rows describe."""
-    training = TrainConfig.from_dict(config["training"])
-    start, start_pixels = _start(config)
     bundle = config["bundle"]
+    method = METHODS[config.get("method", "train")](config["training"], bundle)
     return TrainTask(
-        training,
+        method,
         rows,
         Fetcher(lake).fetch,
-        BundleFacts(**bundle, architecture=training.architecture, classes=training.classes),
-        start=start,
-        start_pixels=start_pixels,
+        _origin(config),
         tracking=Tracking(
             lake=lake,
             model=bundle["name"],
             run_id=run_id,
             experiment=config.get("experiment") or bundle["name"],
-            settings={"data": bundle["data"], **training.to_dict()},
+            settings={"data": bundle["data"], **method.settings()},
             images=pc.sum(pc.equal(rows["part"], "train")).as_py() or 0,
         ),
     )
 
 
-def _start(config: Mapping[str, Any]) -> tuple[bytes | None, Preprocessing | None]:
+def _origin(config: Mapping[str, Any]) -> Origin:
     """The weights to start from; of a bundle also what it made of pixels."""
     uri = config.get("start_uri")
     if not uri:
-        return None, None
+        return Origin()
     weights = read_source(uri)
     if not config.get("start_id"):
-        return weights, None
+        return Origin(weights)
     folder = uri.removesuffix(f"/{WEIGHTS_FILE}")
-    return weights, parse_config(read_source(f"{folder}/{CONFIG_FILE}"), folder).preprocessing
+    return Origin(
+        weights, parse_config(read_source(f"{folder}/{CONFIG_FILE}"), folder).preprocessing
+    )
 
 
 def fit_task(task: TrainTask, context: TrainContext) -> Fitted:
     """One worker's whole training; the first rank's answer is complete."""
     examples = Examples(task.rows, task.fetch)
     with one_thread() if context.device == "cpu" else nullcontext():
-        fitted = fit_classifier(
-            task.config,
-            examples,
-            context,
-            cache_bytes=task.cache_bytes,
-            start=task.start,
-            start_pixels=task.start_pixels,
-        )
+        fitted = task.method.fit(examples, context, task.origin, task.cache_bytes)
     places = pa.array([one.row for one in fitted.rejects], pa.int64())
     rejected = examples.rows.take(places).to_pylist()
     rejects = [
-        reject_row(row, reject.reason, stage="train", subject=task.facts.fingerprint)
+        reject_row(row, reject.reason, stage=task.method.kind, subject=task.method.fingerprint)
         for row, reject in zip(rejected, fitted.rejects, strict=True)
     ]
     every = [one for part in ranks.gather_objects(rejects) for one in part]
@@ -138,11 +124,9 @@ def finish_task(task: TrainTask, checkpoint: tuple[bytes, bytes], told: Fitted) 
     ``checkpoint`` is the content of the last checkpoint's `BEST_FILE` and `PROGRESS_FILE`.
     """
     with one_thread():
-        files = finish_bundle(
+        files = task.method.finish(
             checkpoint,
             Preprocessing.model_validate(told.preprocessing),
-            task.facts,
-            task.config,
             Examples(task.rows, task.fetch),
         )
     outcome = {"rejects": told.rejects, "history": told.history}

@@ -49,6 +49,23 @@ def _ingest(params: Params) -> ShardFunction:
     return load(params)
 
 
+def _annotate(params: Params) -> ShardFunction:
+    from cluster.fetch import Fetcher
+    from workers.annotations.annotating import load
+
+    return load(params, Fetcher().fetch_files)
+
+
+def _profile(params: Params) -> ShardFunction:
+    from workers.profiling import load
+
+    if not params["pictures"]:
+        return load(params)
+    from workers.figures.profile import draw_profile
+
+    return load(params, draw_profile)
+
+
 def _clean(params: Params) -> ShardFunction:
     from workers.cleaning import load
 
@@ -182,6 +199,8 @@ WORKS: Mapping[str, Work] = MappingProxyType(
     {
         "phantoms": Work(_phantoms, finish=_phantoms_finish),
         "ingest": Work(_ingest),
+        "annotate": Work(_annotate),
+        "profile": Work(_profile, whole=True),
         "clean": Work(_clean, finish=_clean_finish),
         "prepare": Work(_prepare),
         "split": Work(_split, whole=True),

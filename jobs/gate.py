@@ -1,25 +1,19 @@
 """The publish gate: whether a run's scores may become visible, and what moved if not."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from schemas.plan import Counts
 from schemas.protocols import Pool, Run, Store, Verdict
+from schemas.reasons import RunState
 from schemas.specs.gate import Gate
 
-_REFERENCE = """
-WITH scorings AS (
-    SELECT run_id, max(coalesce(facts ->> '$.night', strftime(recorded_at, '%Y-%m-%d'))) AS night
-    FROM runs
-    WHERE kind = 'score' AND key = $key AND spec ->> '$.dataset' = $dataset
-    GROUP BY run_id HAVING arg_max(state, recorded_at) = 'published'
-),
-recent AS (
-    SELECT DISTINCT night FROM scorings WHERE night < $night ORDER BY night DESC LIMIT $window
-)
-SELECT scores, night FROM predictions JOIN scorings USING (run_id)
-WHERE model_id = $model_id AND night IN (SELECT night FROM recent)
+_SCORES = """
+SELECT scores FROM predictions
+WHERE model_id = $model_id AND list_contains($runs, run_id)
 """
 
 
@@ -51,18 +45,11 @@ class Gatekeeper:
     def _compare(self, run: Run, pool: Pool, store: Store, findings: "_Findings") -> None:
         gate = self.gate
         scores = run.written("predictions", ["scores"])
-        reference = store.query(
-            _REFERENCE,
-            {
-                "key": "/".join(run.plan.key),
-                "dataset": self.dataset,
-                "model_id": self.bundle["model_id"],
-                "night": run.plan.facts.get("night", store.night.isoformat()),
-                "window": gate.window,
-            },
-        )
-        nights = sorted(set(reference["night"].to_pylist()))
-        findings.reference = _told_reference(reference.num_rows, nights)
+        nights = self._nights(run, store)
+        runs = [run_id for some in nights.values() for run_id in some]
+        asked = {"model_id": self.bundle["model_id"], "runs": runs}
+        reference = store.query(_SCORES, asked)
+        findings.reference = _told_reference(reference.num_rows, sorted(nights))
         few = []
         if scores.num_rows < gate.min_compared:
             few.append(f"{scores.num_rows:,} images scored, {gate.min_compared:,} are compared")
@@ -75,24 +62,37 @@ class Gatekeeper:
             return
         self._weigh(pool.measure_drift(scores, reference, self.bundle), findings)
 
+    def _nights(self, run: Run, store: Store) -> dict[str, list[str]]:
+        """The published runs of the last nights before the run's own, by night."""
+        tonight = _night_of(run.plan.facts, store.night)
+        found: dict[str, list[str]] = {}
+        for row in store.runs_of(run.plan.key):
+            night = _night_of(json.loads(row["facts"] or "{}"), row["recorded_at"].date())
+            of_dataset = json.loads(row["spec"]).get("dataset") == self.dataset
+            if row["state"] != RunState.PUBLISHED or not of_dataset or night >= tonight:
+                continue
+            found.setdefault(night, []).append(row["run_id"])
+            if len(found) > self.gate.window:  # the rest is older still
+                break
+        return {night: found[night] for night in sorted(found)[-self.gate.window :]}
+
     def _weigh(self, drift: Mapping[str, Any], findings: "_Findings") -> None:
-        gate, psi, ks = self.gate, drift["psi"], drift["ks"]
-        findings.note(f"population stability index of {psi['of']}", psi["value"], gate.psi)
-        by_chance = ks["p_value"] >= gate.ks_p_value
-        findings.note(
-            f"Kolmogorov-Smirnov distance of {ks['of']}",
-            ks["value"],
-            None if by_chance else gate.ks,
-            f" (p {ks['p_value']:.2g})",
-        )
-        if "class_share" in drift:
-            share = drift["class_share"]
-            findings.note(
-                f"change of the share of {share['of']}",
-                share["value"],
-                gate.class_share,
-                f" ({share['before']:.3g} to {share['now']:.3g})",
-            )
+        gate = self.gate
+        figures = [
+            ("psi", "population stability index of", gate.psi),
+            ("ks", "Kolmogorov-Smirnov distance of", gate.ks),
+            ("class_share", "change of the share of", gate.class_share),
+        ]
+        for name, words, limit in figures:
+            if name not in drift:
+                continue
+            found = drift[name]
+            more = f" (p {found['p_value']:.2g})"
+            if "before" in found:
+                more = f" ({found['before']:.3g} to {found['now']:.3g}, p {found['p_value']:.2g})"
+            by_chance = found["p_value"] >= gate.p_value
+            figure = f"{words} {found['of']}"
+            findings.note(figure, found["value"], limit, more, counts=not by_chance)
 
 
 class _Findings:
@@ -104,9 +104,11 @@ class _Findings:
         self.reference = ""
         self.too_little = ""
 
-    def note(self, figure: str, value: float, limit: float | None, more: str = "") -> None:
-        """Take a figure; one without a limit is told and holds nothing."""
-        holds = limit is not None and value > limit
+    def note(
+        self, figure: str, value: float, limit: float | None, more: str = "", *, counts: bool = True
+    ) -> None:
+        """Take a figure; one without a limit, or that does not count, holds nothing."""
+        holds = counts and limit is not None and value > limit
         self.measured.append({"figure": figure, "value": value, "limit": limit, "holds": holds})
         if holds:
             self.moved.append(f"{figure} {value:.3g}{more}, at most {limit:g}")
@@ -122,6 +124,10 @@ class _Findings:
             text = f"passed{against}"
         facts: dict[str, Any] = {"gate": text, "_gate": self.measured}
         return Verdict(bool(self.moved), facts)
+
+
+def _night_of(facts: Mapping[str, Any], otherwise: date) -> str:
+    return str(facts.get("night", otherwise.isoformat()))
 
 
 def _told_reference(images: int, nights: list[str]) -> str:

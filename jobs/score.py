@@ -29,7 +29,44 @@ def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
         BundleError: if the lake has no such bundle.
         SplitError: if the parts of the split have no images, or it has no such fold.
     """
+    return _plan(spec, store, store.bundle(spec.model), limit)
+
+
+def run(spec: ScoreSpec, pool: Pool, store: Store, limit: int | None = None) -> Report:
+    """Score what is new, going on where an earlier driver stopped.
+
+    With a ``limit``, a slice of so many images at most. A run that the gate holds is committed and
+    stays out of sight.
+    """
     bundle = store.bundle(spec.model)
+    keeper = Gatekeeper(spec.gate, spec.dataset, bundle) if spec.gate else None
+    batch = Batch(
+        plan=lambda: _plan(spec, store, bundle, limit),
+        key=key(spec, bundle),
+        identity=identity(spec, bundle),
+        judge=(lambda run: keeper.judge(run, pool, store)) if keeper else None,
+    )
+    return run_judged(spec, batch, pool, store)
+
+
+def key(spec: ScoreSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
+    """A run alone may write the scores of a model.
+
+    The data set is no part of it: a score is of an image by a model, and two data sets that share
+    images, scored at once, would score those twice.
+    """
+    return (spec.kind, str(bundle["model_id"]))
+
+
+def identity(spec: ScoreSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What scores depend on beside the images: the model, and which images are wanted."""
+    stated = {"dataset": spec.dataset, "model_id": bundle["model_id"], "images": spec.images}
+    if spec.split is None:
+        return stated
+    return stated | {"split": spec.split, "parts": list(spec.parts), "fold": spec.fold}
+
+
+def _plan(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any], limit: int | None) -> Plan:
     wanted = _wanted(spec, store, bundle)
     if limit is not None:
         wanted = replace(wanted, order=NEWEST_FIRST)
@@ -57,40 +94,6 @@ def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
             "night": store.night.isoformat(),
         },
     )
-
-
-def run(spec: ScoreSpec, pool: Pool, store: Store, limit: int | None = None) -> Report:
-    """Score what is new, going on where an earlier driver stopped.
-
-    With a ``limit``, a slice of so many images at most. A run that the gate holds is committed and
-    stays out of sight.
-    """
-    bundle = store.bundle(spec.model)
-    keeper = Gatekeeper(spec.gate, spec.dataset, bundle) if spec.gate else None
-    batch = Batch(
-        plan=lambda: plan(spec, store, limit),
-        key=key(spec, bundle),
-        identity=identity(spec, bundle),
-        judge=(lambda run: keeper.judge(run, pool, store)) if keeper else None,
-    )
-    return run_judged(spec, batch, pool, store)
-
-
-def key(spec: ScoreSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
-    """A run alone may write the scores of a model.
-
-    The data set is no part of it: a score is of an image by a model, and two data sets that share
-    images, scored at once, would score those twice.
-    """
-    return (spec.kind, str(bundle["model_id"]))
-
-
-def identity(spec: ScoreSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What scores depend on beside the images: the model, and which images are wanted."""
-    stated = {"dataset": spec.dataset, "model_id": bundle["model_id"], "images": spec.images}
-    if spec.split is None:
-        return stated
-    return stated | {"split": spec.split, "parts": list(spec.parts), "fold": spec.fold}
 
 
 def _wanted(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:

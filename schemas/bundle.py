@@ -115,6 +115,22 @@ class OperatingPoint(_Part):
     """How the threshold was chosen on the validation part: youden or f1."""
 
 
+class DetectionSettings(_Part):
+    """What a detector's detections mean; its scores are no probabilities of an image."""
+
+    score_threshold: float = Field(ge=0, le=1)
+    """The operating point: a detection counts from this confidence on. It had the best macro F1 of
+    21 thresholds on the validation part."""
+    match_iou: float = Field(default=0.25, gt=0, le=1)
+    """Intersection over union from which a detection belonged to a lesion there."""
+    limit: int = Field(default=100, ge=1)
+    """Detections of an image at most."""
+    least_score: float = Field(default=0.01, ge=0, le=1)
+    """Detections below are not told at all."""
+    one_class: bool = False
+    """All categories were merged into one for training."""
+
+
 class BackendFigures(_Part):
     """One backend as measured when the bundle was made."""
 
@@ -151,6 +167,8 @@ class BundleConfig(_Part):
     preprocessing: Preprocessing
     calibration: Calibration = Calibration()
     operating_point: OperatingPoint | None = None
+    detection: DetectionSettings | None = None
+    """Of a detector."""
     backend: str = TORCH_FP32
     """The backend scoring uses on a CPU: the fastest within the tolerance."""
     backends: dict[str, BackendFigures] = Field(default_factory=dict)
@@ -265,3 +283,24 @@ def make_model_id(
     }
     # Named only where it differs: bundles made before there were other heads keep their ids.
     return fingerprint(stated if head == "softmax" else stated | {"head": head})
+
+
+def make_detector_id(
+    weights: bytes,
+    architecture: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    detection: DetectionSettings,
+) -> str:
+    """The identity of a detector's detections, like `make_model_id`.
+
+    Its operating point is no part of it either, but how many detections it tells is.
+    """
+    stated = {
+        "weights": weights_digest(weights),
+        "architecture": architecture,
+        "classes": list(classes),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "detection": {"limit": detection.limit, "least_score": detection.least_score},
+    }
+    return fingerprint(stated)

@@ -103,6 +103,8 @@ class PreparedPixels:
     """Losslessly encoded by `workers.pixels.encoding`."""
     height: int
     width: int
+    geometry: str = ""
+    """JSON: the way back to the original's pixels."""
 
 
 Blob = bytes | PreparedPixels | RejectedImage

@@ -29,6 +29,9 @@ class Report:
     """Seconds by stage."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Findings worth telling, as JSON values by label."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """``cpu_s`` and ``gpu_s``, seconds of processors, and each ``_per_thousand`` inputs; empty
+    where they were not measured."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Parts of the work that failed while the rest went on, and why: trials of a study, models of a
     night."""
@@ -141,6 +144,9 @@ class Store(Protocol):
 
     def last_run(self, key: tuple[str, ...]) -> Mapping[str, Any] | None:
         """The ``fingerprint`` and ``facts`` of the newest published run of ``key``, if any."""
+
+    def runs_of(self, key: tuple[str, ...]) -> Iterable[Mapping[str, Any]]:
+        """The held and published runs of ``key``, newest first, as rows of `runs`."""
 
     def held_images(self, key: tuple[str, ...]) -> pa.Array:
         """Ids of images whose rows wait in a held run of ``key``."""

@@ -21,6 +21,22 @@ class RejectReason(StrEnum):
     ANIMATED = "animated"
     UNREADABLE = "unreadable"
     """The store or the disk failed to hand out the bytes."""
+    UNKNOWN_IMAGE = "unknown_image"
+    """An annotation names an image that the data set does not have."""
+    AMBIGUOUS_IMAGE = "ambiguous_image"
+    """An annotation names an image by a name that several images bear."""
+    UNKNOWN_CATEGORY = "unknown_category"
+    OUTSIDE_IMAGE = "outside_image"
+    """A box reaches out of its image."""
+    EMPTY_BOX = "empty_box"
+    """A box without width, height or area."""
+    SIZE_MISMATCH = "size_mismatch"
+    """A mask, or what an annotation file says, is of another size than the image."""
+    DUPLICATE_ID = "duplicate_id"
+    INVALID_ID = "invalid_id"
+    """An annotation's id is 0, negative or no whole number."""
+    MALFORMED_ANNOTATION = "malformed_annotation"
+    """A box whose numbers are missing or none."""
     CHANGED_DURING_RUN = "changed_during_run"
     GONE_DURING_RUN = "gone_during_run"
     CRASHED_WORKER = "crashed_worker"
@@ -51,6 +67,20 @@ class DropReason(StrEnum):
     DARK = "dark"
     BLURRED = "blurred"
     NEAR_DUPLICATE = "near_duplicate"
+
+
+class Suspicion(StrEnum):
+    """Why the record of an image looks wrong (column `suspects.reason`)."""
+
+    AGE_ZERO = "age_zero"
+    """Below one year, with a label whose other patients are adults."""
+    AGE_BELOW_ZERO = "age_below_zero"
+    AGE_HIGH = "age_high"
+    SEX_MISSING = "sex_missing"
+    SEX_CONTRADICTS = "sex_contradicts"
+    """Another image of the patient says another sex."""
+    BOX_LARGE = "box_large"
+    BOX_SMALL = "box_small"
 
 
 class RunState(StrEnum):

@@ -107,7 +107,7 @@ _ALL = (
     ),
     _table(
         "annotations",
-        "a box or mask",
+        "a box or mask; one without a box says that an image was looked at and has none",
         (
             _image_id(),
             _column("source", pa.string(), "who annotated, with version"),
@@ -115,6 +115,12 @@ _ALL = (
             *_box("box"),
             _column("area", pa.float32(), "area of the mask or box", "px²"),
             _column("iscrowd", pa.bool_(), "COCO: a region to ignore when scoring"),
+            _column(
+                "made_from",
+                pa.string(),
+                "hash of the masks, rows and settings that all rows of the image come from; "
+                "null in a row without a box: the annotation was withdrawn",
+            ),
         ),
     ),
     _table(
@@ -323,6 +329,35 @@ _ALL = (
             _column("n", pa.int64(), "images the figure rests on"),
         ),
         sort_by=("study", "part", "metric"),
+    ),
+    _table(
+        "profiles",
+        "one figure of a distribution of a data set",
+        (
+            _column("profile", pa.string(), "the profile's name"),
+            _column("dataset", pa.string(), "the data set"),
+            _column("distribution", pa.string(), "images, age, width, height or box_share"),
+            _column("label", pa.string(), "the data set's own label; null for images without one"),
+            _column("sex", pa.string(), "F, M, O or unknown, in the distribution images"),
+            _column("statistic", pa.string(), "count, or mean, std, min, q1, median, q3, max"),
+            _column("low", pa.float64(), "where the bin of a count begins", "year, px or 0-1"),
+            _column("high", pa.float64(), "where it ends; the last bin includes its end"),
+            _column("value", pa.float64(), "the figure"),
+            _column("n", pa.int64(), "images, or boxes for box_share, the figure rests on"),
+        ),
+        sort_by=("dataset", "profile", "distribution"),
+    ),
+    _table(
+        "suspects",
+        "an image whose record looks wrong, by a profile",
+        (
+            _column("profile", pa.string(), "the profile's name"),
+            _column("dataset", pa.string(), "the data set"),
+            _image_id(),
+            _column("reason", pa.string(), "one of the closed list of suspicions"),
+            _column("value", pa.float64(), "the age, or the box's share of the image"),
+            _column("detail", pa.string(), "what is odd about it"),
+        ),
     ),
     _table(
         "runs",

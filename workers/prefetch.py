@@ -1,5 +1,6 @@
 """Running a producer ahead of its consumer on a thread."""
 
+import contextvars
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,9 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         except BaseException as error:  # noqa: BLE001 - raised again by the consumer
             put((False, error))
 
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
+    # The thread works for the same shard as its consumer.
+    work = contextvars.copy_context().run
+    thread = threading.Thread(target=work, args=(produce,), name="prefetch", daemon=True)
     thread.start()
     try:
         while True:

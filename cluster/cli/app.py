@@ -9,13 +9,23 @@ from typing import Annotated
 import typer
 
 from cluster.cli.checks import doctor, schema
+from cluster.cli.coco import coco
 from cluster.cli.maintenance import maintain
 from cluster.cli.models import models
 from cluster.cli.queries import export, query, tables
+from cluster.cli.remote import jobs, logs, stop
 from cluster.cli.reporting import report
 from cluster.cli.running import plan, run
 from cluster.cli.runs import discard, publish, status
-from cluster.cli.submitting import jobs, logs, stop, submit
+from cluster.cli.submitting import submit
+from cluster.watching.logs import (
+    VARIABLE,
+    LogFormat,
+    configure_logs,
+    log_format,
+    log_line,
+    wants_json,
+)
 
 app = typer.Typer(
     name="rayward",
@@ -26,7 +36,7 @@ app = typer.Typer(
 )
 for _command in (
     run, plan, submit, jobs, logs, stop, report, status, publish, discard, maintain, query,
-    tables, export, models, schema, doctor,
+    tables, export, coco, models, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)
 
@@ -41,14 +51,32 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _set_log_format(form: LogFormat | None) -> None:
+    if form is not None:
+        os.environ[VARIABLE] = form
+    log_format()  # what the environment says must be one too
+    configure_logs()
+
+
 @app.callback()
 def rayward(
+    *,
     version: Annotated[
         bool,
         typer.Option(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
+    form: Annotated[
+        LogFormat | None,
+        typer.Option(
+            "--log-format",
+            help="What is said on stderr: text, or one JSON object a line. "
+            "[default: $RAYWARD_LOG, or text]",
+            show_default=False,
+            callback=_set_log_format,
+        ),
+    ] = None,
 ) -> None:
     """Catalogue, clean, train on and score medical images; query the results."""
 
@@ -80,5 +108,6 @@ def _tell(error: Exception) -> int:
             f"error: {type(error).__name__}: {text}\n"
             "This was not foreseen. RAYWARD_TRACEBACK=1 shows where it came from."
         )
-    print(text, file=sys.stderr)
+    in_json = log_line(text.removeprefix("error: "), level="error") if wants_json() else text
+    print(in_json, file=sys.stderr)
     return error.exit_code if isinstance(error, RaywardError) else 1

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
+from cluster.watching.logs import log_line, wants_json
+
 _STDOUT, _STDERR = 1, 2
 
 
 def say(text: str) -> None:
     """Tell the user something; stdout stays for results."""
-    print(text, file=sys.stderr)
+    print(log_line(text) if wants_json() else text, file=sys.stderr)
 
 
 def print_json(value: Mapping[str, Any] | list[Any], stream: TextIO | None = None) -> None:

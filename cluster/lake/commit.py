@@ -32,8 +32,8 @@ _CONFIGURATION = {
 }
 COMMIT_ORDER = (
     "annotations", "detections", "anomalies", "embeddings", "explanations", "leaks",
-    "rejects",
-    "images", "quality", "prepared", "splits", "models", "predictions", "metrics",
+    "suspects", "rejects",
+    "images", "quality", "prepared", "splits", "models", "predictions", "metrics", "profiles",
 )  # fmt: skip
 """Details first, then rejects, then results; `runs` comes last and makes them visible."""
 DELTA_ERRORS = (DeltaError, OSError)

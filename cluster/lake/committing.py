@@ -57,7 +57,7 @@ def commit_run(
     receipts = run.done()
     counts = reconcile(run.plan, receipts)
     told = {**run.plan.facts, **add_up([one.facts for one in receipts]), **(facts or {})}
-    cpu_s = round(sum(one.cpu_s for one in receipts), 3)
+    cost = cost_of(receipts, counts)
     lease.check()
     check_files(run, receipts)
     _commit_tables(run, receipts)
@@ -65,7 +65,7 @@ def commit_run(
         run,
         state,
         counts=counts,
-        figures={"facts": told, "seconds": _rounded(seconds), "cost": {"cpu_s": cpu_s}},
+        figures={"facts": told, "seconds": _rounded(seconds), "cost": cost},
     )
     named = write_rows(run.storage, "runs", row, run_id=run.id, shard="run")
     lease.check()
@@ -81,6 +81,7 @@ def commit_run(
         unit=run.plan.unit,
         seconds=seconds,
         facts=told,
+        cost=cost,
     )
 
 
@@ -229,6 +230,21 @@ def add_up(parts: Sequence[Mapping[str, int | float]]) -> dict[str, int | float]
         for label, figure in part.items():
             total[label] = total.get(label, 0) + figure
     return total
+
+
+def cost_of(receipts: Sequence[Receipt], counts: Counts) -> dict[str, float]:
+    """Seconds of processors, and those a thousand inputs; nothing where nobody measured."""
+    measured = [one.cost for one in receipts if one.cost is not None]
+    if not measured:
+        return {}
+    cost = {
+        "cpu_s": sum(one.cpu_s for one in measured),
+        "gpu_s": sum(one.gpu_s for one in measured),
+    }
+    worked = counts.done + counts.rejected
+    if worked:
+        cost |= {f"{name}_per_thousand": 1000 * one / worked for name, one in cost.items()}
+    return _rounded(cost)
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

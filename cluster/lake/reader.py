@@ -106,6 +106,18 @@ class LakeReader:
         (row,) = (one for one in rows if one["state"] == RunState.PUBLISHED)
         return {"fingerprint": row["fingerprint"], "facts": json.loads(row["facts"] or "{}")}
 
+    def runs_of(self, key: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
+        """The held and published runs of a key, newest first, as `runs` last says of each.
+
+        Rows of other runs are not read: over the years `runs` has as many files as there were runs.
+        """
+        whose, standing = "/".join(key), (RunState.HELD, RunState.PUBLISHED)
+        ours = [one for one in self.runs().values() if one.key == whose and one.state in standing]
+        for run in sorted(ours, key=lambda one: one.run_id, reverse=True):
+            rows = self._snapshot("runs").rows_of_run(run.run_id, TABLES["runs"].schema.names)
+            told = [row for row in rows.to_pylist() if row["recorded_at"] <= run.recorded_at]
+            yield max(told, key=lambda row: row["recorded_at"])
+
     def files(self, table: str) -> tuple[LakeFile, ...]:
         """The files of a table that may hold visible rows."""
         if table == "runs":

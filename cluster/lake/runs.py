@@ -28,6 +28,16 @@ _HEADER = b"rayward"
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds of processors that an attempt took."""
+
+    cpu_s: float = 0.0
+    """Computed by its process, on all threads."""
+    gpu_s: float = 0.0
+    """GPUs that its process held, times the seconds it held them."""
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What a shard did, or that it was halved."""
 
@@ -40,8 +50,8 @@ class Receipt:
     facts: Mapping[str, int | float] = field(default_factory=dict)
     halves: tuple[str, str] | None = None
     """The shards that replace this one."""
-    cpu_s: float = 0.0
-    """CPU seconds of the attempt that put the receipt."""
+    cost: Cost | None = None
+    """Of the attempt that put the receipt, where it was measured."""
 
     def to_bytes(self) -> bytes:
         """The receipt as its object holds it."""
@@ -61,7 +71,7 @@ class Receipt:
             staged=values["staged"],
             facts=values["facts"],
             halves=tuple(values["halves"]) if values["halves"] else None,
-            cpu_s=values["cpu_s"],
+            cost=Cost(**values["cost"]) if values["cost"] else None,
         )
 
 
@@ -72,10 +82,10 @@ class RunWriter:
         self.storage = storage
         self.run_id = run_id
 
-    def record(self, shard: str, result: ShardResult, cpu_s: float = 0.0) -> bool:
+    def record(self, shard: str, result: ShardResult, cost: Cost | None = None) -> bool:
         """Write a shard's rows, then its receipt; says whether this attempt was the first.
 
-        ``cpu_s`` are the CPU seconds that the attempt took.
+        ``cost`` is what the attempt took, where that was measured.
         Files of a later attempt are removed again: no receipt names them.
         """
         files: dict[str, list[DataFile]] = {}
@@ -89,7 +99,7 @@ class RunWriter:
                     self.storage, table, rows, run_id=self.run_id, shard=shard
                 )
         counts = Counts(done=result.done, rejected=result.rejected, gone=result.gone)
-        receipt = Receipt(shard, counts, files, staged, dict(result.facts), cpu_s=cpu_s)
+        receipt = Receipt(shard, counts, files, staged, dict(result.facts), cost=cost)
         if self._put(receipt):
             return True
         for path in [*staged.values(), *(one.path for some in files.values() for one in some)]:

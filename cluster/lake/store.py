@@ -172,6 +172,10 @@ class LakeStore:
         """The ``fingerprint`` and ``facts`` of the newest published run of ``key``."""
         return self._reader().last_run(key)
 
+    def runs_of(self, key: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
+        """The held and published runs of ``key``, newest first, as rows of `runs`."""
+        return self._reader().runs_of(key)
+
     def held_images(self, key: tuple[str, ...]) -> pa.Array:
         """Ids of images whose rows wait in a held run of ``key``."""
         whose = "/".join(key)

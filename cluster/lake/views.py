@@ -1,4 +1,4 @@
-"""The views of the lake, one row an image: SQL over its tables, and what the columns mean.
+"""The views of the lake, most of them one row an image: SQL, and what the columns mean.
 
 To find the latest row of a million, an aggregate would hold every column of every row in memory.
 Nearly all rows have no rival, though. So one narrow pass hashes the keys and keeps the hashes
@@ -144,6 +144,34 @@ _KEPT_SCHEMA = pa.schema(
     ]
 )
 
+# An image is annotated whole: the newest run of a source that wrote about it replaces what earlier
+# ones wrote. So the latest run of each image is found in one narrow pass.
+_NEWEST_ANNOTATIONS = """
+SELECT annotations.* FROM annotations JOIN (
+    SELECT image_id, source, max(run_id) AS run_id FROM annotations GROUP BY image_id, source
+) USING (image_id, source, run_id)
+"""
+
+_ANNOTATED_IMAGES = f"""
+SELECT image_id, source, count(x) AS boxes, any_value(made_from) AS made_from, run_id
+FROM ({_NEWEST_ANNOTATIONS}) WHERE x IS NOT NULL OR made_from IS NOT NULL
+GROUP BY image_id, source, run_id
+"""
+
+_ANNOTATED_SCHEMA = pa.schema(
+    [
+        *(_field("annotations", name) for name in ("image_id", "source")),
+        _new("boxes", pa.int64(), "boxes of the image; 0 where it was looked at and has none"),
+        *(_field("annotations", name) for name in ("made_from", "run_id")),
+    ]
+)
+
+# A profile that finds nothing suspicious any more writes no suspects, but it does write figures.
+_NEWEST_PROFILES = """
+SELECT dataset, profile, max(run_id) AS run_id FROM profiles GROUP BY dataset, profile
+"""
+_OF_PROFILE = "dataset, profile, run_id"
+
 # Marking a bundle adds a row, so a version may have several.
 _CURRENT_MODELS = """
 SELECT * FROM models
@@ -211,6 +239,38 @@ _ALL = (
         _REPEATED_QUALITY,
         _KEPT_IMAGES,
         _KEPT_SCHEMA,
+    ),
+    View(
+        "current_annotations",
+        "a box as its source has it now",
+        ("annotations",),
+        "",
+        f"SELECT * FROM ({_NEWEST_ANNOTATIONS}) WHERE x IS NOT NULL",
+        TABLES["annotations"].schema,
+    ),
+    View(
+        "annotated_images",
+        "an image that a source has looked at, with or without a box",
+        ("annotations",),
+        "",
+        _ANNOTATED_IMAGES,
+        _ANNOTATED_SCHEMA,
+    ),
+    View(
+        "current_profiles",
+        "one figure of a distribution by the newest run of its profile",
+        ("profiles",),
+        "",
+        f"SELECT profiles.* FROM profiles JOIN ({_NEWEST_PROFILES}) USING ({_OF_PROFILE})",
+        TABLES["profiles"].schema,
+    ),
+    View(
+        "current_suspects",
+        "an image whose record looks wrong by the newest run of a profile",
+        ("profiles", "suspects"),
+        "",
+        f"SELECT suspects.* FROM suspects JOIN ({_NEWEST_PROFILES}) USING ({_OF_PROFILE})",
+        TABLES["suspects"].schema,
     ),
     View(
         "current_models",

@@ -46,7 +46,7 @@ class Messenger:
         """Send the event's message, if the job file wants it told."""
         if event not in self._spec.on:
             return
-        message = self._spec.messages.get(event, self._spec.message)
+        message = self._spec.message_of(event)
         fields = dict.fromkeys(MESSAGE_FIELDS, "")
         fields.update(self._common, **facts, event=event)
         title = Template(message.title).substitute(fields)

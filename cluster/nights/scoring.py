@@ -147,16 +147,17 @@ def _run_slices(scoring: Scoring, store: LakeStore, pool: Pool, night: Night) ->
             yield report
         if report.status != "published" or not (report.counts.deferred or report.resumed):
             return
-        purse.take(report, _gpu_s(report, spec, store))
+        purse.take(report, _gpu_s(report, scoring, store))
     if not reports:
         yield _waits(spec, "the next night: this one closed")
 
 
-def _gpu_s(report: Report, spec: ScoreSpec, store: LakeStore) -> float:
+def _gpu_s(report: Report, scoring: Scoring, store: LakeStore) -> float:
     """What a slice cost; where that was not measured, the GPUs asked for while shards ran."""
+    spec = scoring.spec
     if spec.budget is None or spec.budget.gpu_hours is None or report.run_id is None:
         return 0.0
-    measured = gpu_seconds(store, report.run_id)
+    measured = gpu_seconds(store, scoring.key, report.run_id)
     if measured is not None:
         return measured
     gpus = spec.execution.gpus_per_worker * (spec.execution.workers or 1)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from cluster.nights.night import Night
 from cluster.nights.notifying import Notifier
-from schemas.errors import RaywardError
+from schemas.errors import LeaseHeld, RaywardError
 from schemas.protocols import Report
 from schemas.specs import JobSpec
 
@@ -27,6 +27,8 @@ def watched(
                 late.look()
                 _tell(report, notifier)
                 yield report
+        except LeaseHeld:  # another driver is at it: nothing is wrong
+            raise
         except Exception as error:
             notifier.tell("failed", _failure(error, selected, names))
             raise

@@ -26,6 +26,7 @@ from cluster.submission.access import AUTH_MODE
 from cluster.submission.naming import SubmissionId, parse_id
 from cluster.submission.order import ORDER_FILE, Order
 from cluster.submission.record import Outcome, record_outcome, record_start, submission_key
+from cluster.watching.logs import configure_logs
 from schemas.errors import LeaseHeld, RaywardError
 from schemas.masking import masked
 from schemas.protocols import Report
@@ -138,6 +139,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     # The nodes say whether this cluster takes tokens; one that says nothing takes none.
     os.environ.setdefault(AUTH_MODE, "disabled")
+    configure_logs()
     try:
         outcome = drive(Order.from_bytes(Path(ORDER_FILE).read_bytes()), sys.stdout)
     except RaywardError as error:

@@ -28,6 +28,7 @@ ORDER_FILE = ".rayward/order.json"
 
 PATH_FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
     {
+        "annotate": (("masks", "root"), ("csv", "file"), ("coco", "file")),
         "ingest": (("source",), ("metadata", "file")),
         "phantoms": (("target",),),
         "train": (("start",),),

@@ -34,7 +34,7 @@ WHERE stage = 'explain' AND image_id IN (SELECT unnest($ids))
 """
 
 _BOXES = """
-SELECT image_id, x, y, w, h FROM annotations
+SELECT image_id, x, y, w, h FROM current_annotations
 WHERE source = $source AND NOT coalesce(iscrowd, false) AND image_id IN (SELECT unnest($ids))
 ORDER BY image_id, x, y, w, h
 """

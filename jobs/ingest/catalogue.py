@@ -112,44 +112,41 @@ def reveal_all(uris: pa.Array | pa.ChunkedArray, pseudonymizer: Pseudonymizer) -
     Patients are fewer than files: a uri with one token is cut at it, and each token is read once.
     A stretch of uris at a time, because the pieces take several times the room of the uris.
     """
-    parts = [part for chunk in chunks_of(uris) for part in _stretches(chunk)]
-    tokens = pc.unique(pa.chunked_array([_tokens(part) for part in parts], pa.string()))
-    texts = binary([pseudonymizer.open(one) for one in tokens.drop_null().to_pylist()])
-    known = _Texts(tokens.drop_null(), texts)
-    return pa.concat_arrays(
-        [pa.array([], pa.binary()), *(_reveal(part, known, pseudonymizer) for part in parts)]
-    )
+    parts = [_cut(part) for chunk in chunks_of(uris) for part in _stretches(chunk)]
+    tokens = pc.unique(pa.chunked_array([one.tokens.dictionary for one in parts], pa.string()))
+    texts = binary([pseudonymizer.open(one) for one in tokens.to_pylist()])
+    whole = [pa.array([], pa.binary())]
+    for part in parts:
+        of_part = texts.take(pc.index_in(part.tokens.dictionary, value_set=tokens))
+        whole.append(_join(part, of_part, pseudonymizer))
+    return pa.concat_arrays(whole)
 
 
 @dataclass(frozen=True)
-class _Texts:
-    """What tokens stand for."""
+class _Cut:
+    """A stretch of uris, cut at the token of those that hold just one; null in the others."""
 
-    tokens: pa.Array
-    texts: pa.Array
-
-
-def _tokens(uris: pa.Array) -> pa.Array:
-    """The distinct tokens of uris that hold just one."""
-    masked = uris.filter(pc.match_substring(uris, MARK))
-    if not len(masked):
-        return pa.array([], pa.string())
-    return pc.unique(pc.struct_field(pc.extract_regex(masked, _ONE_TOKEN), "token"))
+    uris: pa.Array
+    before: pa.Array
+    tokens: pa.DictionaryArray
+    after: pa.Array
 
 
-def _reveal(uris: pa.Array, known: _Texts, pseudonymizer: Pseudonymizer) -> pa.Array:
-    masked = pc.match_substring(uris, MARK)
-    if not pc.any(masked).as_py():
-        return uris.cast(pa.binary())
+def _cut(uris: pa.Array) -> _Cut:
     pieces = pc.extract_regex(uris, _ONE_TOKEN)
-    texts = known.texts.take(pc.index_in(pc.struct_field(pieces, "token"), value_set=known.tokens))
-    before, after = (pc.struct_field(pieces, end).cast(pa.binary()) for end in ("before", "after"))
-    joined = pc.binary_join_element_wise(before, texts, after, b"")
-    revealed = pc.if_else(masked, joined, uris.cast(pa.binary()))
-    rest = pc.and_(masked, pc.is_null(joined))
+    before, token, after = (pc.struct_field(pieces, name) for name in ("before", "token", "after"))
+    return _Cut(uris, before.cast(pa.binary()), token.dictionary_encode(), after.cast(pa.binary()))
+
+
+def _join(part: _Cut, texts: pa.Array, pseudonymizer: Pseudonymizer) -> pa.Array:
+    """The original uris of a stretch; ``texts`` are what the tokens of its dictionary stand for."""
+    found = texts.take(part.tokens.indices)
+    joined = pc.binary_join_element_wise(part.before, found, part.after, b"")
+    rest = pc.and_(pc.is_null(joined), pc.match_substring(part.uris, MARK))
+    revealed = pc.coalesce(joined, part.uris.cast(pa.binary()))
     if not pc.any(rest).as_py():
         return revealed
-    others = [encode(pseudonymizer.reveal(one)) for one in uris.filter(rest).to_pylist()]
+    others = [encode(pseudonymizer.reveal(one)) for one in part.uris.filter(rest).to_pylist()]
     return pc.replace_with_mask(revealed, rest, pa.array(others, pa.binary()))
 
 

@@ -12,7 +12,7 @@ from jobs.ingest.roots import source_root
 from schemas.protocols import Store
 from schemas.specs.ingest import IngestSpec
 
-_CHUNK = 65_536
+_CHUNK = 8_192
 """Files of the listing that are held as Python objects at once."""
 _COLUMNS = {"uris": pa.binary(), "paths": pa.binary(), "sizes": pa.int64(), "etags": pa.string()}
 

@@ -84,7 +84,7 @@ class InputMaker:
                 self.changes.gone.cast(self.changes.catalogued.type),
             ]
         )
-        known = self._known(flat(self.catalogue.rows["uri"]).take(catalogued))
+        known = self._known(flat(self.catalogue.rows["uri"].take(catalogued)))
         table = pa.concat_tables(parts).append_column("known", known)
         return table.select(INPUTS.names).cast(INPUTS), metadata.findings
 
@@ -150,7 +150,7 @@ class InputMaker:
         at = self.changes.gone
         columns = {
             "uri": self._sealed(self.catalogue.uris.take(at)),
-            "etag": flat(self.catalogue.rows["etag"]).take(at),
+            "etag": flat(self.catalogue.rows["etag"].take(at)),
             "bytes": pa.array([0] * len(at), pa.int64()),
             "read": pa.array([False] * len(at), pa.bool_()),
         }

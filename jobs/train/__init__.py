@@ -1,25 +1,23 @@
 """The kind `train`: train a classifier with Ray Train and put its bundle into the lake."""
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
 
+from jobs.batch import Training, is_trained, run_training
+from jobs.learned import Start
 from jobs.prepared import where_prepared
 from jobs.rows import digest_rows
 from jobs.train.corpus import Corpus, read_corpus
 from jobs.train.features import svm_config, svm_identity, with_features
 from jobs.train.settings import training_config, training_identity
-from jobs.train.start import Start, resolve_start
-from schemas.bundle import OUTCOME_FILE, WEIGHTS_FILE, BundleConfig, parse_config
-from schemas.plan import Counts, Plan, ShardResult, fingerprint
-from schemas.protocols import Pool, Report, Run, Store
+from jobs.train.start import resolve_start
+from schemas.bundle import BundleConfig
+from schemas.plan import Counts, Plan, fingerprint
+from schemas.protocols import Pool, Report, Store
 from schemas.specs.train import TrainSpec
-from schemas.tables import rows_of
 from workers.pixels.steps import Recipe
 
 
@@ -45,7 +43,7 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
         corpus = replace(whole, rows=with_features(spec, store, start, whole.rows))
     rows, stated = corpus.rows, _identity(spec, corpus, start)
     made_by = fingerprint(stated)
-    inputs = rows.slice(0, 0) if _trained(spec, store, made_by) else rows
+    inputs = rows.slice(0, 0) if is_trained(spec.model, made_by, store) else rows
     if inputs.num_rows and spec.use_prepared:
         inputs = where_prepared(inputs, _recipe(spec, start), store)
     return Plan(
@@ -82,50 +80,20 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
 
 def run(spec: TrainSpec, pool: Pool, store: Store) -> Report:
     """Train, going on at the last finished epoch where an earlier driver stopped."""
-    started = time.perf_counter()
-    with store.lease(key(spec)):
-        with store.snapshot():
-            planned = plan(spec, store)
-        # Asked also where there is nothing to do: it takes the mark of a driver away that died
-        # right after its commit.
-        owned = store.unfinished(planned.key, planned.fingerprint)
-        seconds = {"plan": time.perf_counter() - started}
-        if owned is None and not planned.inputs.num_rows:
-            return Report(
-                kind=spec.kind,
-                name=spec.name,
-                status="up_to_date",
-                counts=planned.counts,
-                seconds=seconds,
-                facts=planned.facts,
-            )
-        current = owned or store.begin(planned, spec.model_dump(mode="json"))
-        for shard in current.pending():
-            before = time.perf_counter()
-            current.record(shard, _train(spec, current, pool, store))
-            seconds["train"] = time.perf_counter() - before
-        return store.commit(current, seconds)
+    training = Training(
+        plan=lambda: plan(spec, store),
+        key=key(spec),
+        model=spec.model,
+        workers=1 if spec.head == "svm" else spec.world_size,
+        nightly=spec.nightly,
+        facts=_facts,
+    )
+    return run_training(spec, training, pool, store)
 
 
 def key(spec: TrainSpec) -> tuple[str, ...]:
     """A run alone may write versions of a bundle."""
     return (spec.kind, spec.model)
-
-
-def _train(spec: TrainSpec, current: Run, pool: Pool, store: Store) -> ShardResult:
-    workers = 1 if spec.head == "svm" else spec.world_size
-    files = dict(pool.train(current, current.plan.params, workers))
-    outcome = json.loads(files.pop(OUTCOME_FILE))
-    version, uri = store.put_bundle(current, spec.model, files)
-    # A resumed run finds the bundle it wrote before: what lies there counts, not what was redone.
-    config = parse_config(store.read_source(f"{uri}/config.json"), uri)
-    rejects = rows_of("rejects", outcome["rejects"])
-    tables = {
-        "models": rows_of("models", [model_row(config, version, nightly=spec.nightly)]),
-        "rejects": rejects,
-    }
-    done = current.plan.inputs.num_rows - rejects.num_rows
-    return ShardResult(tables, done=done, rejected=rejects.num_rows, facts=_facts(config))
 
 
 def _facts(config: BundleConfig) -> dict[str, float]:
@@ -139,33 +107,6 @@ def _facts(config: BundleConfig) -> dict[str, float]:
     if config.backend in config.backends:
         told[f"images/s by {config.backend}"] = config.backends[config.backend].images_per_s
     return {name: value for name, value in told.items() if value is not None}
-
-
-def model_row(config: BundleConfig, version: int, *, nightly: bool) -> dict[str, object]:
-    """The row of `models` that names a bundle."""
-    point = config.operating_point
-    return {
-        "model_id": config.model_id,
-        "name": config.name,
-        "version": version,
-        "family": config.family,
-        "architecture": config.architecture,
-        "recipe": Recipe.from_dict(config.preprocessing.recipe).hash,
-        "classes": list(config.classes),
-        "operating_point": point.model_dump_json() if point else None,
-        "calibration": config.calibration.model_dump_json(),
-        "nightly": nightly,
-        "metrics": json.dumps(config.metrics.get("val", {})),
-        # The weights' hash tells a checkpoint that is a copy of them.
-        "data": json.dumps({**config.data, **_weights(config)}),
-        "fingerprint": config.fingerprint,
-        "created_at": datetime.now(UTC),
-    }
-
-
-def _weights(config: BundleConfig) -> dict[str, str]:
-    found = config.files.get(WEIGHTS_FILE)
-    return {} if found is None else {"weights": found}
 
 
 def _identity(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
@@ -243,12 +184,3 @@ def _data(spec: TrainSpec, corpus: Corpus, start: Start) -> dict[str, Any]:
 def _leaks(corpus: Corpus, start: Start) -> dict[str, int]:
     """What leaks where it is allowed to, counted."""
     return corpus.leaks | ({"test_images_the_start_met": start.leaks} if start.leaks else {})
-
-
-def _trained(spec: TrainSpec, store: Store, made_by: str) -> bool:
-    """Whether the newest version of the bundle came from just this."""
-    newest = store.query(
-        "SELECT fingerprint FROM models WHERE name = $name ORDER BY version DESC LIMIT 1",
-        {"name": spec.model},
-    )
-    return bool(newest["fingerprint"].to_pylist() == [made_by])

@@ -6,51 +6,27 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import GROUP, LATEST_SPLITS, ROLE, count_folds
-from schemas.errors import LeakError, SplitError, UsageError
+from jobs.rows import (
+    GROUP,
+    ROLES,
+    check_sites,
+    count_leaks,
+    newest_split_run,
+    resolve_folds,
+    split_parameters,
+)
+from schemas.errors import SplitError, UsageError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
 
-_ROLES = f"SELECT image_id, group_id, {ROLE} AS part FROM ({LATEST_SPLITS})"
-
-_NEWEST_RUN = (
-    "SELECT max(run_id) AS run_id FROM splits WHERE split_name = $split AND dataset = $dataset"
-)
-
 _ROWS = f"""
-WITH places AS ({_ROLES})
+WITH places AS ({ROLES})
 SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, places.part,
     images.label, images.label_conflict IS NOT NULL AS contradicted, {GROUP} AS "group"
 FROM places JOIN current_images AS images ON images.image_id = places.image_id
 WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
     AND (len(CAST($sites AS VARCHAR[])) = 0 OR list_contains($sites, images.site))
 ORDER BY places.image_id
-"""
-
-_SITES = f"""
-WITH places AS ({_ROLES})
-SELECT images.site, count(*) AS images
-FROM places JOIN current_images AS images ON images.image_id = places.image_id
-WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
-GROUP BY images.site ORDER BY images.site NULLS LAST
-"""
-
-_LEAKS = f"""
-WITH places AS ({_ROLES}),
-members AS (
-    SELECT places.part, places.image_id, places.group_id, images.patient_ids
-    FROM places JOIN current_images AS images ON images.image_id = places.image_id
-    WHERE images.dataset = $dataset AND places.part IN ('train', 'val', 'test')
-)
-SELECT
-    (SELECT count(*) FROM (
-        SELECT patient FROM (SELECT unnest(patient_ids) AS patient, part FROM members)
-        GROUP BY patient HAVING count(DISTINCT part) > 1)) AS patients,
-    (SELECT count(*) FROM (
-        SELECT image_id FROM members GROUP BY image_id HAVING count(DISTINCT part) > 1)) AS images,
-    (SELECT count(*) FROM (
-        SELECT group_id FROM members WHERE group_id IS NOT NULL
-        GROUP BY group_id HAVING count(DISTINCT part) > 1)) AS duplicate_groups
 """
 
 
@@ -94,73 +70,21 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
             val, or the split has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
-    folds = _folds(spec, store)
-    wanted = {
-        "split": spec.split,
-        "dataset": spec.dataset,
-        "fold": folds.get("fold"),
-        "inner_fold": folds.get("inner_fold"),
-    }
-    _check_sites(spec, store, wanted)
+    folds = resolve_folds(spec, store)
+    wanted = split_parameters(spec, folds)
+    check_sites(spec, store, wanted)
     found = store.query(_ROWS, {**wanted, "sites": list(spec.sites)})
-    leaks = _leaks(spec, store, wanted)
+    leaks = count_leaks(spec, store, wanted)
     classes = _classes(spec, found)
     known = pc.is_in(found["label"], value_set=pa.array(classes, pa.string()))
     rows = found.filter(known).drop_columns(["contradicted"])
     contradicting = int(pc.sum(found["contradicted"]).as_py() or 0)
     unlabelled = found.num_rows - rows.num_rows - contradicting
-    newest = store.query(_NEWEST_RUN, {"split": spec.split, "dataset": spec.dataset})
     corpus = Corpus(
-        rows, classes, contradicting, unlabelled, leaks, folds, newest["run_id"][0].as_py()
+        rows, classes, contradicting, unlabelled, leaks, folds, newest_split_run(spec, store)
     )
     _check_parts(spec, corpus)
     return corpus
-
-
-def _folds(spec: TrainSpec, store: Store) -> dict[str, int]:
-    if spec.fold is None:
-        return {}
-    asked = max(spec.fold, spec.inner_fold or 0)
-    count = count_folds(store, spec.dataset, spec.split, asked)
-    if count < 3:
-        raise SplitError(
-            "Holding out a fold takes three: one held out, one to validate on, one to train on",
-            where=f"data set {spec.dataset}, split {spec.split}",
-            got=f"{count} folds",
-            remedy="split with `folds: 3` or more",
-        )
-    inner = (spec.fold + 1) % count if spec.inner_fold is None else spec.inner_fold
-    return {"fold": spec.fold, "inner_fold": inner}
-
-
-def _check_sites(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -> None:
-    """Refuse a site without images: it would go unnoticed beside others."""
-    if not spec.sites:
-        return
-    counts = {row["site"]: row["images"] for row in store.query(_SITES, wanted).to_pylist()}
-    missing = [site for site in spec.sites if site not in counts]
-    if missing:
-        known = [f"{site or 'without a site'}: {count} images" for site, count in counts.items()]
-        raise SplitError(
-            "Parts train and val have no image of a site",
-            where=f"data set {spec.dataset}, split {spec.split}, train.sites",
-            got=", ".join(missing),
-            remedy=f"sites there: {', '.join(known) or 'none, the split has no image'}",
-        )
-
-
-def _leaks(spec: TrainSpec, store: Store, wanted: dict[str, str | int | None]) -> dict[str, int]:
-    leaks: dict[str, int]
-    (leaks,) = store.query(_LEAKS, wanted).to_pylist()
-    if any(leaks.values()) and not spec.allow_leaks:
-        counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in leaks.items())
-        raise LeakError(
-            "The split has the same patients, images or near-duplicates in more than one part",
-            where=spec.split,
-            got=counted,
-            remedy="split anew with `kind: split`, or set `allow_leaks: true` to train anyway",
-        )
-    return leaks
 
 
 def _classes(spec: TrainSpec, found: pa.Table) -> tuple[str, ...]:

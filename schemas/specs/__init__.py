@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from schemas.specs.annotate import AnnotateSpec
 from schemas.specs.base import JobSpec
 from schemas.specs.clean import CleanSpec
 from schemas.specs.embed import EmbedSpec
@@ -11,19 +12,24 @@ from schemas.specs.explain import ExplainSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.phantoms import PhantomsSpec
 from schemas.specs.prepare import PrepareSpec
+from schemas.specs.profile import ProfileSpec
 from schemas.specs.score import ScoreSpec
 from schemas.specs.split import SplitSpec
 from schemas.specs.study import StudySpec
 from schemas.specs.train import TrainSpec
+from schemas.specs.train_detector import DetectorSpec
 
 SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
     {
         "phantoms": PhantomsSpec,
         "ingest": IngestSpec,
+        "annotate": AnnotateSpec,
+        "profile": ProfileSpec,
         "clean": CleanSpec,
         "prepare": PrepareSpec,
         "split": SplitSpec,
         "train": TrainSpec,
+        "train_detector": DetectorSpec,
         "score": ScoreSpec,
         "embed": EmbedSpec,
         "evaluate": EvaluateSpec,

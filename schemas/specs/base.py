@@ -1,9 +1,9 @@
 """What all job specs share: naming, identity against execution, and the limits of a run."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import to_jsonable_python
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -24,13 +24,26 @@ class Execution(Spec):
 
     workers: int | None = Field(default=None, ge=1)
     """Processes at work at once; when not given, all CPUs (or GPUs) of the cluster, but one CPU
-    process at most for every three shards."""
+    process at most for every three shards. More than fit are waited for where the cluster grows."""
     shard_images: int = Field(default=256, ge=1)
     """Inputs of one shard at most."""
     shard_bytes: int = Field(default=256 * 2**20, ge=1)
     """Source bytes of one shard, about, at most."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs of one process."""
+    stall_minutes: float = Field(default=10, gt=0)
+    """Minutes after which a shard that stands still is warned of, with its stage."""
+    stall_kill_minutes: float | None = Field(default=None, gt=0)
+    """Minutes after which the process of such a shard counts as dead, and the shard is tried again;
+    at least `stall_minutes`. When not given, it is left alone."""
+
+    @model_validator(mode="after")
+    def _is_warned_before_it_is_killed(self) -> Self:
+        if self.stall_kill_minutes is not None and self.stall_kill_minutes < self.stall_minutes:
+            raise ValueError(
+                f"stall_kill_minutes must not be below stall_minutes ({self.stall_minutes:g})"
+            )
+        return self
 
 
 class JobSpec(Spec):

@@ -24,10 +24,10 @@ class Gate(Spec):
     ks: Share | None = 0.2
     """Largest gap between the distribution functions of run and reference (Kolmogorov-Smirnov), of
     any class's probability."""
-    ks_p_value: float = Field(default=0.01, gt=0, le=1)
-    """A gap counts where chance makes one as large less often than this."""
     class_share: Share | None = 0.15
     """Largest change of any class's share among the labels."""
+    p_value: float = Field(default=0.001, gt=0, le=1)
+    """The three figures above count where chance makes one as large less often than this."""
     window: int = Field(default=14, ge=1)
     """Nights of the reference."""
     min_reference: int = Field(default=200, ge=1)

@@ -4,7 +4,7 @@ from string import Template
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 from schemas.specs.base import Spec
 
@@ -62,6 +62,17 @@ class Message(Spec):
     """What follows; lines that come out empty are left out."""
 
 
+class Messages(Spec):
+    """Texts of single events, in place of the one of all."""
+
+    failed: Message | None = None
+    """Of a job that failed."""
+    held: Message | None = None
+    """Of a run that the gate holds."""
+    late: Message | None = None
+    """Of a night that is late."""
+
+
 class NotifySpec(Spec):
     """Who is told when something needs a person; sent through Apprise."""
 
@@ -74,5 +85,14 @@ class NotifySpec(Spec):
     """What is told."""
     message: Message = Message()
     """The text of all messages."""
-    messages: dict[Event, Message] = Field(default_factory=dict)
-    """The text of one event's messages, in place of `message`."""
+    messages: Messages = Messages()
+    """Texts of single events, in place of `message`."""
+
+    def message_of(self, event: Event) -> Message:
+        """The text of an event."""
+        of_event = {
+            "failed": self.messages.failed,
+            "held": self.messages.held,
+            "late": self.messages.late,
+        }
+        return of_event[event] or self.message

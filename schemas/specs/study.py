@@ -15,7 +15,7 @@ from schemas.specs.train import Svm, TrainSpec
 
 _OF_EVERY_JOB = frozenset({"kind", "name", "max_reject_share", "retry_rejects", "execution"})
 NOT_TRAIN = _OF_EVERY_JOB | {"model"}
-NOT_SCORE = _OF_EVERY_JOB | {"model", "dataset", "split", "parts", "fold"}
+NOT_SCORE = _OF_EVERY_JOB | {"model", "dataset", "split", "parts", "fold", "gate", "budget"}
 NOT_EVALUATE = _OF_EVERY_JOB | {"model", "fold", "study", "trial"}
 """What the study itself says to its trials' jobs."""
 _OURS = "is what the study itself says to its trials: leave it out here"

@@ -1,10 +1,11 @@
-"""Directories that embedded Rays leave behind when their driver is killed."""
+"""Directories that embedded Rays leave behind, and the tokens that Rays ask for."""
 
 import dataclasses
 import json
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,3 +118,12 @@ def test_a_cluster_beyond_this_machine_wants_a_token(
 def test_a_cluster_of_this_machine_needs_none(address: str) -> None:
     ray_session.RaySession(address).start()
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+@pytest.mark.usefixtures("home")
+def test_this_machine_has_addresses_beside_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [SimpleNamespace(address="192.0.2.2")]
+    monkeypatch.setattr(ray_session.psutil, "net_if_addrs", lambda: {"eth0": own})
+    ray_session.RaySession("192.0.2.2:6379").start()
+    with pytest.raises(UsageError, match="no token"):
+        ray_session.RaySession("192.0.2.3:6379").start()

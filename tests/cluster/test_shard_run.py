@@ -7,9 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RaySystemError,
+    RayTaskError,
+)
 
-from cluster import shard_run
+from cluster import shard_crew, shard_run, slots
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.progress import Progress
@@ -52,22 +58,30 @@ class PretendedRay:
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 2.0})
     finished: list[ShardTask] = field(default_factory=list)
     hired: int = 0
+    starts: int = 0
+    failing_starts: int = 0
 
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
 
-    def remote(self, kind: type) -> "PretendedRay":
-        return self
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.resources}]
+
+    def get_max_resources_from_cluster_config(self) -> None:
+        return
+
+    def remote(self, kind: type | None = None, **_: object) -> Any:
+        return self if kind else lambda kind: self
 
     def options(self, **_: object) -> Any:
         outer = self
 
         class Method:
-            def __init__(self, call: Callable[[Any], Any]) -> None:
+            def __init__(self, call: Callable[..., Any]) -> None:
                 self.call = call
 
-            def remote(self, argument: Any) -> Callable[[], Any]:
-                return lambda: self.call(argument)
+            def remote(self, *arguments: Any) -> Callable[[], Any]:
+                return lambda: self.call(*arguments)
 
         class Actor:
             @staticmethod
@@ -76,19 +90,33 @@ class PretendedRay:
                 return Actor()
 
             def __init__(self) -> None:
+                self.ready = Method(outer.begin)
                 self.run = Method(outer.compute)
                 self.try_one = Method(outer.probe)
 
         return Actor
 
-    def wait(self, futures: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+    def wait(
+        self, futures: list[Any], num_returns: int, timeout: float
+    ) -> tuple[list[Any], list[Any]]:
         return futures[:1], futures[1:]
 
-    def get(self, future: Callable[[], Any]) -> Any:
+    def get(self, future: Callable[[], Any], timeout: float | None = None) -> Any:
         return future()
 
     def kill(self, _: object) -> None:
         return
+
+    def begin(self, job: str = "") -> str:
+        self.starts += 1
+        if self.starts <= self.failing_starts:
+            raise died(NODE_DIED)
+        return "node"
+
+    def pretend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (shard_run, shard_crew, slots):
+            monkeypatch.setattr(module, "ray", self)
+        monkeypatch.setattr(slots, "state", self)
 
     def probe(self, row: bytes) -> None:
         self.decide(decode_rows(row)["image_id"].to_pylist())
@@ -119,6 +147,7 @@ def compute(
     *,
     kind: str = "score",
     execution: Execution | None = None,
+    failing_starts: int = 0,
 ) -> dict[str, str]:
     """Compute two shards of four images; returns the reason of each reject."""
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
@@ -134,7 +163,7 @@ def compute(
     with store.lease(plan.key):
         planned = store.begin(plan, {})
         run = LakeRun(store.storage, planned.id, resumed=False)
-        monkeypatch.setattr(shard_run, "ray", PretendedRay(run, decide))
+        PretendedRay(run, decide, failing_starts=failing_starts).pretend(monkeypatch)
         with (tmp_path / "log").open("w") as log:
             work = ShardRun(store.root, run, execution or Execution(), Progress(log, quiet=True))
             work.compute(run.pending())
@@ -168,7 +197,7 @@ def test_a_few_shards_go_to_few_processes(
     with store.lease(plan.key):
         run = LakeRun(store.storage, store.begin(plan, {}).id, resumed=False)
         pretended = PretendedRay(run, lambda images: None)
-        monkeypatch.setattr(shard_run, "ray", pretended)
+        pretended.pretend(monkeypatch)
         with (tmp_path / "log").open("w") as log:
             execution = Execution(workers=asked)
             work = ShardRun(store.root, run, execution, Progress(log, quiet=True))
@@ -209,6 +238,28 @@ def test_lost_nodes_condemn_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise died(NODE_DIED)
 
     assert compute(tmp_path, monkeypatch, unlucky) == {}
+
+
+def test_processes_whose_nodes_go_before_they_start_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compute(tmp_path, monkeypatch, lambda images: None, failing_starts=9) == {}
+    with pytest.raises(ShardFailed, match="before it had begun"):
+        compute(tmp_path / "again", monkeypatch, lambda images: None, failing_starts=10)
+
+
+@pytest.mark.parametrize("error", [ObjectLostError("4f", None, ""), RaySystemError("gone")])
+def test_an_answer_that_is_lost_costs_a_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    lost = []
+
+    def lose(images: list[str]) -> None:
+        if not lost:
+            lost.append(images)
+            raise error
+
+    assert compute(tmp_path, monkeypatch, lose) == {}
 
 
 def test_a_node_that_is_lost_for_ever_ends_the_run(

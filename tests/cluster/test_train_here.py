@@ -199,12 +199,12 @@ def test_a_bundle_to_start_from_says_how_its_pixels_were_made(
     bundle = parse_config(whole[CONFIG_FILE])
     stated = params(1, start="checkpoint") | {"start_uri": str(tmp_path / WEIGHTS_FILE)}
     task = task_of(str(tmp_path), RUN, rows, stated | {"start_id": bundle.model_id})
-    assert task.start == whole[WEIGHTS_FILE]
-    assert task.start_pixels == bundle.preprocessing
+    assert task.origin.weights == whole[WEIGHTS_FILE]
+    assert task.origin.pixels == bundle.preprocessing
     other = rows.filter(pc.not_equal(rows["group"], "1"))  # with another mean
     files = train_here(str(tmp_path), RUN, other, stated | {"start_id": bundle.model_id})
     assert parse_config(files[CONFIG_FILE]).preprocessing == bundle.preprocessing
-    assert task_of(str(tmp_path), RUN, rows, stated).start_pixels is None
+    assert task_of(str(tmp_path), RUN, rows, stated).origin.pixels is None
 
 
 _TRAIN = """

@@ -1,6 +1,7 @@
 """Nights in a lake without an archive: images by number, and models that score by a rule."""
 
 import datetime as dt
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pyarrow as pa
 from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.works import measure_drift
-from jobs import score, train
+from jobs import score
+from jobs.batch import model_row
 from schemas.plan import ShardResult
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution
@@ -75,9 +77,14 @@ class Nights:
         self.root = str(folder / "lake")
         self.store = LakeStore.open(self.root, create=True)
 
+    def copy(self, folder: Path) -> "Nights":
+        """The same lake at another place."""
+        shutil.copytree(self.root, folder / "lake")
+        return Nights(folder)
+
     def add_bundle(self, name: str = "lungs", version: int = 1, *, nightly: bool = True) -> None:
         config = bundle_config(name, f"{name.encode().hex()[:8]}{version:08d}")
-        seed(self.store, {"models": [train.model_row(config, version, nightly=nightly)]})
+        seed(self.store, {"models": [model_row(config, version, nightly=nightly)]})
 
     def arrive(self, numbers: range, dataset: str = DATASET, day: int = 1) -> None:
         facts = {"dataset": dataset, "study_date": dt.date(2026, 11, day)}

@@ -86,3 +86,8 @@ def overlap(one_A4: NDArray[np.floating], other_B4: NDArray[np.floating]) -> NDA
     ratio_AB: NDArray[np.float64] = np.zeros_like(shared_AB)
     np.divide(shared_AB, union_AB, out=ratio_AB, where=union_AB > 0)
     return ratio_AB
+
+
+def has_area(corners_B4: NDArray[np.floating]) -> Flags:
+    """Which boxes are wider and higher than nothing, by corners."""
+    return (corners_B4[:, 2] > corners_B4[:, 0]) & (corners_B4[:, 3] > corners_B4[:, 1])

@@ -38,10 +38,13 @@ class Decoded(NamedTuple):
 class DetectorFamily(Protocol):
     """One family: its networks, their loss, and the way from maps to boxes."""
 
-    name: str
-    """As in `BundleConfig.family`."""
-    stride: int
-    """The side of the input must be a multiple of it."""
+    @property
+    def name(self) -> str:
+        """As in `BundleConfig.family`."""
+
+    @property
+    def stride(self) -> int:
+        """The side of the input must be a multiple of it."""
 
     def build(
         self, architecture: str, classes: int, channels: int, *, pretrained: bool = False

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,29 @@ _PSEUDOCOUNT = 0.5
 Doubles = NDArray[np.float64]
 
 
-def population_stability_index(scores_N: Doubles, reference_M: Doubles) -> float:
+@dataclass(frozen=True)
+class Stability:
+    """A population stability index, and how often chance makes one as large."""
+
+    value: float
+    p_value: float
+
+
+def population_stability_index(scores_N: Doubles, reference_M: Doubles) -> Stability:
     """Sum over bins of (p - q) ln(p / q), p and q the shares of scores and reference in a bin.
 
     Bins are cut at the deciles of the reference; equal deciles make one bin. Half an image is added
     to every count. By the usual reading up to 0.1 is stable and above 0.25 is a shift (Siddiqi,
-    Credit Risk Scorecards, 2006); between samples of one distribution it is about
-    (bins - 1)(1/N + 1/M) (Yurdakul and Naranjo, J. Risk Model Validation 14, 2020).
+    Credit Risk Scorecards, 2006). Between samples of one distribution it is about (1/N + 1/M) times
+    chi-squared with bins - 1 degrees of freedom (Yurdakul and Naranjo, J. Risk Model Validation 14,
+    2020), which gives the p-value.
     """
     edges = np.unique(np.quantile(reference_M, np.linspace(0, 1, BINS + 1)[1:-1]))
     p = _shares(scores_N, edges)
     q = _shares(reference_M, edges)
-    return float(np.sum((p - q) * np.log(p / q)))
+    value = float(np.sum((p - q) * np.log(p / q)))
+    spread = 1 / len(scores_N) + 1 / len(reference_M)
+    return Stability(value, float(stats.chi2.sf(value / spread, len(edges))))
 
 
 def _shares(values: Doubles, edges: Doubles) -> Doubles:
@@ -46,9 +58,10 @@ def measure_drift(
     """Compare two tables with a column ``scores`` (probabilities in the order of the classes).
 
     ``model`` has the bundle's ``classes`` and ``operating_point`` (JSON). Each figure is that of
-    the class that moved most: ``psi`` and ``ks`` have ``value`` and ``of``, ``ks`` also
-    ``p_value``; ``class_share`` has ``value``, ``of``, ``now`` and ``before`` (shares of the
-    labels), and is missing where a bundle has no classes. Both tables need at least one row.
+    the class that moved most: ``psi``, ``ks`` and ``class_share`` have ``value``, ``of`` and
+    ``p_value`` (of chi-squared, Kolmogorov-Smirnov's and Fisher's exact test); ``class_share`` also
+    ``now`` and ``before``, shares of the labels, and is missing where a bundle has no classes. Both
+    tables need at least one row.
     """
     now_NC, before_MC = _matrix(scores), _matrix(reference)
     classes: Sequence[str] = model["classes"] or ()
@@ -62,10 +75,10 @@ def measure_drift(
         name: stats.ks_2samp(now_NC[:, place], before_MC[:, place])
         for name, place in watched.items()
     }
-    moved = max(psi, key=lambda name: psi[name])
+    moved = max(psi, key=lambda name: psi[name].value)
     parted = max(tests, key=lambda name: float(tests[name].statistic))
     found: dict[str, Any] = {
-        "psi": {"value": psi[moved], "of": moved},
+        "psi": {"value": psi[moved].value, "of": moved, "p_value": psi[moved].p_value},
         "ks": {
             "value": float(tests[parted].statistic),
             "of": parted,
@@ -73,23 +86,34 @@ def measure_drift(
         },
     }
     if classes:
-        shares = _label_shares(now_NC, classes, point), _label_shares(before_MC, classes, point)
-        found["class_share"] = _class_share(*shares, watched)
+        labels = _label_counts(now_NC, classes, point), _label_counts(before_MC, classes, point)
+        found["class_share"] = _class_share(*labels, watched)
     return found
 
 
-def _label_shares(
+def _label_counts(
     scores_NC: Doubles, classes: Sequence[str], point: OperatingPoint | None
-) -> Doubles:
+) -> NDArray[np.int64]:
     # A label is decided on scores as the lake holds them.
     labels_N = predicted(scores_NC.astype(np.float32), classes, point)
-    return np.asarray(np.bincount(labels_N, minlength=len(classes)) / len(labels_N))
+    return np.asarray(np.bincount(labels_N, minlength=len(classes)), np.int64)
 
 
-def _class_share(now_C: Doubles, before_C: Doubles, watched: Mapping[str, int]) -> dict[str, Any]:
-    name = max(watched, key=lambda one: abs(now_C[watched[one]] - before_C[watched[one]]))
-    now, before = float(now_C[watched[name]]), float(before_C[watched[name]])
-    return {"value": abs(now - before), "of": name, "now": now, "before": before}
+def _class_share(
+    now_C: NDArray[np.int64], before_C: NDArray[np.int64], watched: Mapping[str, int]
+) -> dict[str, Any]:
+    now_all, before_all = int(now_C.sum()), int(before_C.sum())
+    change_C = np.abs(now_C / now_all - before_C / before_all)
+    name = max(watched, key=lambda one: float(change_C[watched[one]]))
+    now, before = int(now_C[watched[name]]), int(before_C[watched[name]])
+    test = stats.fisher_exact([[now, now_all - now], [before, before_all - before]])
+    return {
+        "value": float(change_C[watched[name]]),
+        "of": name,
+        "p_value": float(test.pvalue),
+        "now": now / now_all,
+        "before": before / before_all,
+    }
 
 
 def _watched(classes: Sequence[str], point: OperatingPoint | None) -> dict[str, int]:

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.stages import Stage, during
+
 Pixels = NDArray[np.uint8]
 Outputs = NDArray[np.float32]
 
@@ -55,12 +57,14 @@ class Batched:
         while start < len(pixels_NCHW):
             chunk = pixels_NCHW[start : start + self.batch]
             try:
-                parts.append(self._forward(_padded(chunk, self.batch))[: len(chunk)])
+                with during(Stage.NETWORK):
+                    outputs = self._forward(_padded(chunk, self.batch))
             except OutOfDeviceMemory:
                 if self.batch == 1:
                     raise
                 self._forward = self._make(self.batch // 2)
                 continue
+            parts.append(outputs[: len(chunk)])
             start += len(chunk)
         return np.concatenate(parts)
 

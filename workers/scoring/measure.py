@@ -64,6 +64,30 @@ class Measured:
     """The networks measured."""
 
 
+def prepare_candidates(
+    candidates: Mapping[str, Candidate], pixels_NCHW: Pixels
+) -> tuple[dict[str, Batched], dict[str, str]]:
+    """The candidates that can compute this network here, and why the others can't.
+
+    Each is tried on the first image; `TORCH_FP32` must succeed.
+    """
+    ready: dict[str, Batched] = {}
+    left_out: dict[str, str] = {}
+    for name, candidate in candidates.items():
+        try:
+            network = Batched(candidate.make, candidate.batch)
+            network.outputs(pixels_NCHW[:1])
+        except Exception as error:
+            # Runtimes raise what they like; one that can't take a network loses only its row.
+            if name == TORCH_FP32:
+                raise
+            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+            _log.warning("backend %s is left out: %s", name, left_out[name])
+            continue
+        ready[name] = network
+    return ready, left_out
+
+
 def measure_backends(
     candidates: Mapping[str, Candidate], pixels_NCHW: Pixels, judge: Judge
 ) -> Measured:
@@ -72,22 +96,9 @@ def measure_backends(
     ``candidates`` holds `TORCH_FP32`. Rates are medians of interleaved rounds, in CPU seconds of
     one thread on a CPU and in seconds on a GPU.
     """
-    outputs: dict[str, Outputs] = {}
-    ready: dict[str, Batched] = {}
-    left_out: dict[str, str] = {}
-    for name, candidate in candidates.items():
-        try:
-            batched = Batched(candidate.make, candidate.batch)
-            outputs[name] = batched.outputs(pixels_NCHW)
-        except Exception as error:
-            # Runtimes raise what they like; one that can't take a network loses only its row.
-            if name == TORCH_FP32:
-                raise
-            left_out[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-            _log.warning("backend %s is left out: %s", name, left_out[name])
-            continue
-        ready[name] = batched
-    rates = _rates(ready, pixels_NCHW)
+    ready, left_out = prepare_candidates(candidates, pixels_NCHW)
+    outputs = {name: network.outputs(pixels_NCHW) for name, network in ready.items()}
+    rates = measure_rates(ready, pixels_NCHW)
     eager_NC = judge.scores(outputs[TORCH_FP32])
     figures = {
         name: compare(judge.scores(found), eager_NC, judge, rates[name])
@@ -134,7 +145,8 @@ def agrees(figures: BackendFigures) -> bool:
     return figures.largest_difference <= LARGEST_DIFFERENCE and figures.labels_equal
 
 
-def _rates(ready: Mapping[str, Batched], pixels_NCHW: Pixels) -> dict[str, float]:
+def measure_rates(ready: Mapping[str, Batched], pixels_NCHW: Pixels) -> dict[str, float]:
+    """Images a second of each network, in interleaved rounds."""
     found: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(ROUNDS):
         for name, batched in ready.items():

@@ -39,6 +39,9 @@ Batch = tuple[Tensor, ...]
 """What one step takes, on the CPU: inputs first, then targets as the loss wants them."""
 
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 @dataclass(frozen=True)
 class Learner:
     """What is trained, as the loop needs to know it."""
@@ -77,6 +80,9 @@ class LoopSettings:
     precision: Precision = "fp32"
     stop_after: int = 0
     ema_decay: float = 0.0
+    ema_ramp: int = 0
+    """Steps in which the decay comes to 63 % of its value: an average of few steps follows the
+    weights closely, so that a short training does not keep its random start. 0 has no ramp."""
 
 
 def fit(learner: Learner, settings: LoopSettings, context: TrainContext) -> Progress:
@@ -92,7 +98,7 @@ def fit(learner: Learner, settings: LoopSettings, context: TrainContext) -> Prog
         progress = Progress() if folder is None else load_progress(folder)
         training = Training(
             network,
-            _average(network, settings.ema_decay),
+            _average(network, settings.ema_decay, settings.ema_ramp),
             progress,
             _enter_stage(learner, settings, progress.stage),
         )
@@ -107,11 +113,17 @@ def fit(learner: Learner, settings: LoopSettings, context: TrainContext) -> Prog
     return progress
 
 
-def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+def _average(network: nn.Module, decay: float, ramp: int) -> AveragedModel | None:
     if not decay:
         return None
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    return average.eval()
+
+    @torch.no_grad()
+    def ramped(averaged: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
+        share = 1 - math.exp(-float(updates) / ramp)
+        get_ema_multi_avg_fn(decay * share)(averaged, current, updates)
+
+    rule = ramped if ramp else get_ema_multi_avg_fn(decay)
+    return AveragedModel(network, multi_avg_fn=rule, use_buffers=True).eval()
 
 
 def _enter_stage(learner: Learner, settings: LoopSettings, number: int) -> torch.optim.Optimizer:

@@ -22,7 +22,7 @@ from tests.cluster.cli.conftest import Call
 
 COMMANDS = (
     "run", "plan", "submit", "jobs", "logs", "stop", "report", "status", "publish", "discard",
-    "maintain", "query", "tables", "export", "models", "schema", "doctor",
+    "maintain", "query", "tables", "export", "coco", "models", "schema", "doctor",
 )  # fmt: skip
 
 
@@ -151,7 +151,8 @@ def test_schema_prints_that_of_a_kind(call: Call, kind: str) -> None:
 
 def test_schema_prints_that_of_the_job_file_and_says_how_to_use_it(call: Call) -> None:
     ended = call("schema")
-    assert set(json.loads(ended.out)["properties"]) == {"lake", "jobs", "profiles"}
+    properties = {"lake", "night", "notify", "jobs", "profiles"}
+    assert set(json.loads(ended.out)["properties"]) == properties
     assert "yaml-language-server: $schema=" in ended.err
 
 

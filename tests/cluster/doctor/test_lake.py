@@ -150,7 +150,7 @@ def test_the_whole_examination(lake: Path, tmp_path: Path) -> None:
     names = [check.name for check in checks]
     assert names[0] == "python"
     assert names[-1] == "clock"
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 14
     for check in checks:
         assert check.detail
         assert bool(check.remedy) is (check.state is not State.OK)

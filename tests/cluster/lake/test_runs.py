@@ -9,7 +9,7 @@ import pytest
 from cluster.lake import commit, committing
 from cluster.lake.commit import open_table
 from cluster.lake.decisions import list_runs
-from cluster.lake.runs import LakeRun
+from cluster.lake.runs import Cost, LakeRun
 from cluster.lake.store import LakeStore
 from cluster.storage import Storage, open_storage
 from schemas.errors import CountsMismatch, RunError
@@ -314,14 +314,24 @@ def test_a_put_whose_answer_was_lost_is_our_own(root: str, monkeypatch: pytest.M
     assert len(contents(root)["predictions"]) == 8
 
 
-def test_cpu_seconds_add_up_to_the_cost(root: str) -> None:
+def test_seconds_of_processors_add_up_to_the_cost(root: str) -> None:
     def timed(run: LakeRun, shard: str) -> None:
-        assert run.record(shard, compute(run.rows(shard)), cpu_s=0.25)
+        assert run.record(shard, compute(run.rows(shard)), Cost(cpu_s=0.25, gpu_s=0.5))
 
-    run_toy(root, IMAGES, InlinePool(timed))
+    report = run_toy(root, IMAGES, InlinePool(timed))
     (row,) = LakeStore.open(root).query("SELECT cost, facts FROM runs").to_pylist()
-    assert json.loads(row["cost"]) == {"cpu_s": 1.0}
+    assert json.loads(row["cost"]) == report.cost
+    assert report.cost == {
+        "cpu_s": 1.0,
+        "gpu_s": 2.0,
+        "cpu_s_per_thousand": 100.0,
+        "gpu_s_per_thousand": 200.0,
+    }
     assert json.loads(row["facts"]) == {"good": 8}
+
+
+def test_a_cost_that_nobody_measured_is_none(root: str) -> None:
+    assert run_toy(root, IMAGES, InlinePool()).cost == {}
 
 
 def test_checkpoints_stay_until_the_run_is_named(

@@ -23,6 +23,13 @@ def rows(lake: SmallLake, view: str, columns: str = "*") -> list[dict[str, Any]]
     return [dict(row) for row in found.to_pylist()]
 
 
+def annotation(
+    image_id: str, source: str, x: float | None = None, made_from: str | None = None
+) -> dict[str, Any]:
+    edges = {"x": x, "y": x, "w": x, "h": x, "category": None if x is None else "cyst"}
+    return {"image_id": image_id, "source": source, "made_from": made_from, **edges}
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_has_the_columns_it_declares(lake: SmallLake, name: str) -> None:
     lake.publish(
@@ -31,6 +38,9 @@ def test_a_view_has_the_columns_it_declares(lake: SmallLake, name: str) -> None:
         quality=[{"dataset": "d", "image_id": "a", "kept": True}],
         predictions=[prediction("a", "m", 0.5, 0.5)],
         models=[{"model_id": "m", "name": "n", "version": 1, "classes": ["x", "y"]}],
+        annotations=[annotation("a", "reader", 1.0)],
+        profiles=[{"profile": "p", "dataset": "d", "statistic": "count"}],
+        suspects=[{"profile": "p", "dataset": "d", "image_id": "a"}],
     )
     found = lake.reader().query(f"SELECT * FROM {name}")
     assert found.num_rows > 0
@@ -319,3 +329,49 @@ def test_current_images_equals_the_same_rules_in_python(lake: SmallLake, seed: i
         (row["dataset"], row["image_id"]): tuple(row.values())[2:] for row in found
     } == _current(everything)
     assert len(found) == len(_current(everything))
+
+
+def test_the_newest_run_of_a_source_says_all_about_an_image(lake: SmallLake) -> None:
+    lake.publish(
+        "r1",
+        annotations=[
+            *(annotation("a", "reader", x, "1") for x in (1.0, 2.0)),
+            annotation("b", "reader", 3.0, "1"),
+            annotation("c", "reader", 4.0, "1"),
+            annotation("d", "reader", made_from="1"),
+            annotation("a", "other", 5.0, "1"),
+        ],
+    )
+    lake.publish(
+        "r2",
+        annotations=[
+            annotation("a", "reader", 6.0, "2"),
+            annotation("b", "reader", made_from="2"),  # looked at again: nothing there
+            annotation("c", "reader"),  # withdrawn
+        ],
+    )
+    lake.add("annotations", "r3", [annotation("d", "reader", 7.0, "3")])
+    lake.state("r3", "held")
+    boxes = rows(lake, "current_annotations", "image_id, source, x, run_id")
+    assert [tuple(row.values()) for row in boxes] == [
+        ("a", "other", 5.0, "r1"),
+        ("a", "reader", 6.0, "r2"),
+    ]
+    looked = rows(lake, "annotated_images", "image_id, source, boxes, made_from")
+    assert [tuple(row.values()) for row in looked] == [
+        ("a", "other", 1, "1"),
+        ("a", "reader", 1, "2"),
+        ("b", "reader", 0, "2"),
+        ("d", "reader", 0, "1"),
+    ]
+
+
+def test_the_newest_run_of_a_profile_counts_and_may_find_nothing_odd(lake: SmallLake) -> None:
+    def figure(profile: str, value: float) -> dict[str, Any]:
+        return {"profile": profile, "dataset": "d", "value": value}
+
+    odd = [{"profile": name, "dataset": "d", "image_id": "a"} for name in ("p", "q")]
+    lake.publish("r1", profiles=[figure("p", 1), figure("q", 2)], suspects=odd)
+    lake.publish("r2", profiles=[figure("p", 3)])
+    assert [row["value"] for row in rows(lake, "current_profiles", "value")] == [2, 3]
+    assert [row["profile"] for row in rows(lake, "current_suspects", "profile")] == ["q"]

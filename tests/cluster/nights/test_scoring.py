@@ -33,13 +33,19 @@ SPEC = ScoreSpec.model_validate(
 )
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Nights:
+@pytest.fixture(scope="module")
+def four_images(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     """Four images, and a marked version that has yet to score them."""
-    made = Nights(tmp_path)
+    made = Nights(tmp_path_factory.mktemp("four"))
     made.add_bundle()
     made.arrive(range(4))
     return made
+
+
+@pytest.fixture
+def lake(four_images: Nights, tmp_path: Path) -> Nights:
+    """A lake of the test's own, with four images."""
+    return four_images.copy(tmp_path)
 
 
 def pass_over(
@@ -87,6 +93,7 @@ def test_every_bundle_that_is_marked_scores(lake: Nights) -> None:
     assert models(lake) == [("hearts@2", False), ("lungs@1", False)]
 
 
+@pytest.mark.slow
 def test_the_newest_studies_come_first(lake: Nights) -> None:
     lake.arrive(range(10, 12), day=3)
     lake.arrive(range(20, 22), day=2)
@@ -96,16 +103,13 @@ def test_the_newest_studies_come_first(lake: Nights) -> None:
 
 
 def test_a_version_that_caught_up_takes_all_that_is_new(lake: Nights) -> None:
-    pass_over(lake, 1)
+    named = SPEC.model_copy(update={"model": "lungs"})
+    assert told(pass_over(lake, 1, spec=named)) == [("lungs@1", "published", 2)] * 2
     lake.arrive(range(10, 17))
     assert told(pass_over(lake, 2)) == [("lungs@1", "published", 7)]
 
 
-def test_a_named_model_may_have_a_budget(lake: Nights) -> None:
-    named = SPEC.model_copy(update={"model": "lungs"})
-    assert told(pass_over(lake, 1, spec=named)) == [("lungs@1", "published", 2)] * 2
-
-
+@pytest.mark.slow
 def test_of_three_versions_the_newest_catches_up_and_the_one_that_did_goes_on(
     lake: Nights,
 ) -> None:
@@ -119,6 +123,7 @@ def test_of_three_versions_the_newest_catches_up_and_the_one_that_did_goes_on(
     assert models(lake) == [("lungs@2", True)]
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_each_model_would_do(lake: Nights) -> None:
     pass_over(lake, 1)
     lake.arrive(range(10, 12))

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.nights.night import Night
 from cluster.nights.watching import watched
-from schemas.errors import SourceError
+from schemas.errors import LeaseHeld, SourceError
 from schemas.protocols import Report
 from schemas.specs import JobSpec
 from schemas.specs.clean import CleanSpec
@@ -68,6 +68,17 @@ def test_of_an_error_its_kind_is_told_and_nothing_it_quotes() -> None:
     assert (event, message["job"], message["kind"]) == ("failed", "clean", "clean")
     assert message["what"] == "Failed: The archive can't be listed"
     assert "Doe" not in str(message)
+
+
+def test_that_another_driver_is_at_work_is_no_failure() -> None:
+    def reports() -> Iterator[Report]:
+        yield DONE
+        raise LeaseHeld("Another run holds this work")
+
+    told = Told()
+    with pytest.raises(LeaseHeld):
+        list(watched(reports(), JOBS, night(), told))
+    assert told.events == []
 
 
 def test_of_a_foreign_error_its_class_is_told() -> None:

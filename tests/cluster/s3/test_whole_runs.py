@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SHARE = 0.05
-REQUESTS = 900
-"""About what an undisturbed run needs."""
+REQUESTS = 700
+"""Fewer than an undisturbed run makes."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def test_five_faults_in_a_hundred_change_nothing(
     assert bucket.proxy.met.total() >= 0.03 * bucket.proxy.requests.total()
     assert set(bucket.proxy.met) == set(bucket.proxy.behaviour.faults)
     assert_equal(contents(bucket.root), expected)
-    assert bucket.place.run(bucket.root, NIGHTLY).count("up_to_date") == len(NIGHTLY)
+    assert bucket.place.run(bucket.root, NIGHTLY).count(" up_to_date Counts(") == 4
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,19 +70,14 @@ def head() -> Iterator[Head]:
     token_file.touch(mode=0o600)
     token_file.write_text(secrets.token_hex(32))
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    with (folder / "log").open("w") as log:
-        started = subprocess.Popen(
-            [
-                BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--memory=2000000000",
-                "--object-store-memory=200000000", f"--temp-dir={folder}",
-                "--dashboard-host=127.0.0.1", "--include-dashboard=true",
-                *(f"--{name}={port}" for name, port in ports.items()),
-            ],
-            env=_environment(token_file),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+    started = _start(
+        folder / "log",
+        token_file,
+        *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--memory=2000000000"),
+        *("--object-store-memory=200000000", f"--temp-dir={folder}"),
+        *("--dashboard-host=127.0.0.1", "--include-dashboard=true"),
+        *(f"--{name}={port}" for name, port in ports.items()),
+    )
     process = psutil.Process(started.pid)
     found = Head(
         f"http://127.0.0.1:{ports['dashboard-port']}",
@@ -96,6 +92,54 @@ def head() -> Iterator[Head]:
     finally:
         _stop(started)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def other_node(head: Head, hidden: Path) -> Iterator[None]:
+    """A second node that sees an empty folder in the place of ``hidden``, as another host would.
+
+    Skips the test where mounts can't be made.
+    """
+    made = ["unshare", "--mount", "--propagation", "private", "--kill-child"]
+    script = f"mount -t tmpfs tmpfs '{hidden}' && exec \"$@\""
+    trial = subprocess.run([*made, "sh", "-c", script, "-", "true"], check=False)
+    if trial.returncode:
+        pytest.skip("mounting needs rights that this user has not")
+    started = _start(
+        head.token_file.with_name("other-log"),
+        head.token_file,
+        *(*made, "--fork", "sh", "-c", script, "-"),
+        *(BIN / "ray", "start", "--block", f"--address=127.0.0.1:{head.ports['port']}"),
+        *("--num-cpus=1", "--memory=500000000", "--object-store-memory=80000000"),
+    )
+    try:
+        _await_nodes(head, 2)
+        yield
+    finally:
+        _stop(started)
+
+
+def _start(log: Path, token_file: Path, *command: str | Path) -> "subprocess.Popen[bytes]":
+    with log.open("w") as stream:
+        return subprocess.Popen(
+            command,
+            env=_environment(token_file),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _await_nodes(head: Head, count: int) -> None:
+    headers = {"Authorization": f"Bearer {head.token}"}
+    deadline_s = time.monotonic() + 90
+    while time.monotonic() < deadline_s:
+        answer = requests.get(f"{head.url}/nodes?view=summary", headers=headers, timeout=20)
+        states = [one["raylet"].get("state") for one in answer.json()["data"]["summary"]]
+        if states.count("ALIVE") == count:
+            return
+        time.sleep(0.3)
+    pytest.fail(f"there are no {count} nodes")
 
 
 def _environment(token_file: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from tests.cluster.submission.conftest import BIN, Head
+from tests.cluster.submission.conftest import BIN, Head, other_node
 
 pytestmark = [
     pytest.mark.cluster,
@@ -279,3 +279,18 @@ def test_commands_without_the_right_token_are_turned_away(
     assert "open to others" in err
     _, err = place.call("logs", "nobody-20261121-a1", code=2)
     assert "knows no such job" in err
+
+
+def test_a_lake_that_another_node_does_not_see_is_refused(
+    bench: Callable[[str, int], Bench],
+) -> None:
+    place = bench("split", 10)
+    lake = place.folder / "lake"
+    lake.mkdir()
+    with other_node(place.head, lake):
+        _, err = place.call("submit", "split.yaml", *NIGHT, code=2)
+        (told,) = [line for line in err.splitlines() if "is not the same place" in line]
+        assert f"the lake {lake} is not the same place on node" in told
+        assert "use s3://bucket/prefix, or one folder mounted at the same path" in told
+        assert "split-20261121-a1" not in place.jobs()
+    assert not list((lake / "_preflight").glob("*"))

@@ -73,8 +73,8 @@ def test_a_run_that_never_became_visible_makes_the_end_uncertain(lake: str) -> N
     assert outcome_of(store, str(ID)) is None
 
 
-def test_an_error_is_kept_with_its_code(lake: str) -> None:
-    store = begun(lake)
+def test_an_error_is_kept_with_its_code(any_root: str) -> None:
+    store = begun(any_root)
     nothing = Report("score", "toy", "up_to_date", counts=Counts(up_to_date=3))
     record_outcome(store.storage, str(ID), Outcome(5, (nothing,), "error: held"))
     assert outcome_of(store, str(ID)) == Outcome(5, (nothing,), "error: held")

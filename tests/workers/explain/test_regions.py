@@ -62,7 +62,7 @@ def test_a_smaller_copy_of_a_mask_fits_and_another_shape_does_not() -> None:
     assert np.array_equal(found, _mask(slice(10, 20), slice(20, 40)) > 0)
     with pytest.raises(RejectedImage, match="its mask is 40 x 40, the image 60 x 40") as refused:
         _read([_png(_mask(slice(0, 1), slice(0, 1), shape=(40, 40)))])
-    assert refused.value.reason is RejectReason.CORRUPT
+    assert refused.value.reason is RejectReason.SIZE_MISMATCH
 
 
 def test_a_mask_that_can_not_be_read_rejects_its_image() -> None:

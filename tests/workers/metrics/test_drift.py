@@ -34,12 +34,15 @@ def test_the_index_is_that_of_the_formula() -> None:
     p = [30.5 / 45, *([0.5 / 45] * 8), 10.5 / 45]
     q = 10.5 / 105
     expected = sum((one - q) * math.log(one / q) for one in p)
-    assert population_stability_index(scores, reference) == pytest.approx(expected)
+    found = population_stability_index(scores, reference)
+    assert found.value == pytest.approx(expected)
+    assert found.p_value == pytest.approx(stats.chi2.sf(expected / (1 / 40 + 1 / 100), df=9))
 
 
 def test_the_index_of_the_reference_itself_is_zero() -> None:
     reference = np.random.default_rng(0).random(500)
-    assert population_stability_index(reference, reference) == pytest.approx(0, abs=1e-12)
+    found = population_stability_index(reference, reference)
+    assert (found.value, found.p_value) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
 
 
 def test_equal_tenths_make_one_bin() -> None:
@@ -47,7 +50,7 @@ def test_equal_tenths_make_one_bin() -> None:
     reference = np.concatenate([np.zeros(80), np.ones(20)])
     scores = np.concatenate([np.zeros(40), np.ones(60)])
     p, q = np.array([40.5, 0, 60.5]), np.array([80.5, 0, 20.5])
-    found = population_stability_index(scores, reference)
+    found = population_stability_index(scores, reference).value
     assert 0.6 < found < 0.8
     bare = sum((a - b) / 100 * math.log(a / b) for a, b in zip(p, q, strict=True) if a and b)
     assert found == pytest.approx(bare, rel=0.05)
@@ -58,7 +61,10 @@ def test_between_samples_of_one_distribution_it_is_what_chance_makes() -> None:
     found = [
         population_stability_index(generator.random(100), generator.random(400)) for _ in range(400)
     ]
-    assert np.mean(found) == pytest.approx(9 * (1 / 100 + 1 / 400), rel=0.15)
+    mean = np.mean([one.value for one in found])
+    assert mean == pytest.approx(9 * (1 / 100 + 1 / 400), rel=0.15)
+    rare = np.mean([one.p_value < 0.05 for one in found])
+    assert 0.01 < rare < 0.09, "about one in twenty by chance"
 
 
 def test_the_gap_is_that_of_scipy() -> None:
@@ -75,6 +81,7 @@ def test_shares_are_those_of_labels_at_the_operating_point() -> None:
     now, before = np.array([0.3, 0.3, 0.2, 0.9]), np.array([0.1, 0.1, 0.24, 0.25])
     found = measure_drift(two_classes(now), two_classes(before), TWO)["class_share"]
     assert (found["now"], found["before"], found["value"]) == (0.75, 0.25, 0.5)
+    assert found["p_value"] == pytest.approx(34 / 70)  # of 70 tables of these margins
     likeliest = {**TWO, "operating_point": None}
     found = measure_drift(two_classes(now), two_classes(before), likeliest)["class_share"]
     assert (found["of"], found["now"], found["before"]) == ("well", 0.75, 1.0)

@@ -13,7 +13,6 @@ import torch
 from schemas.bundle import CONFIG_FILE, TORCH_FP32, parse_config
 from tests.workers.models.backbones import BACKBONES
 from tests.workers.training.local_context import LocalContext
-from workers.models.classifier.backends import eager
 from workers.models.classifier.bundling import BundleFacts
 from workers.models.classifier.finishing import finish_bundle, read_validation
 from workers.models.classifier.fitting import fit_classifier
@@ -21,6 +20,7 @@ from workers.models.classifier.outputs import probabilities
 from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.scoring import torch_scorer
+from workers.scoring.candidates import eager
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE
 from workers.training.config import Stage, TrainConfig
 from workers.training.examples import Examples

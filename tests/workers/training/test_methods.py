@@ -14,14 +14,15 @@ from schemas.bundle import Preprocessing
 from schemas.plan import Blob
 from tests.workers.training.local_context import LocalContext
 from workers.models.classifier import fitting
-from workers.models.classifier.feeding import Share, epoch_batches
-from workers.models.classifier.fitting import Fitted, fit_classifier
+from workers.models.classifier.feeding import epoch_batches
+from workers.models.classifier.fitting import fit_classifier
 from workers.models.classifier.heads import Corn
 from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.training.config import Augmentation, LossSettings, Stage, TrainConfig
 from workers.training.data import ImageCache
 from workers.training.examples import Examples
+from workers.training.feeding import Caches, Fitted, Share
 
 CLASSES = ("normal", "benign", "malignant")
 LEVELS = (40, 120, 200)
@@ -230,9 +231,9 @@ def test_start_weights_keep_the_statistics_of_their_bundle(
     cache = _cache(_examples(BALANCED[:6], 3), CONFIG)
     pixels = Preprocessing(recipe={"size": 64, "channels": len(mean)}, mean=mean, std=std)
     device = torch.device("cpu")
-    known = fitting._preprocessing(CONFIG, cache, device, pixels)
+    known = fitting._preprocessing(CONFIG, Caches(cache, cache), device, pixels)
     assert known.mean == pytest.approx((0.3,))
     assert known.std == pytest.approx((0.2,))
     assert known.recipe == CONFIG.recipe
-    own = fitting._preprocessing(CONFIG, cache, device, None)
+    own = fitting._preprocessing(CONFIG, Caches(cache, cache), device, None)
     assert own.mean == pytest.approx((cache.images(np.arange(6)).mean() / 255,), abs=1e-4)

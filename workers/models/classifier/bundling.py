@@ -25,12 +25,13 @@ from schemas.bundle import (
 from workers.metrics.calibration import fit_temperature, negative_log_likelihood
 from workers.metrics.classification import Scored, classification_figures
 from workers.metrics.thresholds import Rule, choose_point
-from workers.models.classifier.backends import Choice, candidates, choose_backends, eager
+from workers.models.classifier.backends import Choice, choose_backends
 from workers.models.classifier.card import model_card
 from workers.models.classifier.heads import trained_outputs, whole_network
 from workers.models.classifier.outputs import probabilities
 from workers.models.export import openvino_files
 from workers.models.network import build_network, timm_description
+from workers.scoring.candidates import candidates, eager
 from workers.scoring.measure import Judge
 
 

@@ -1,52 +1,18 @@
 """The batches of a classifier's training: order, augmentation, mixup, sizes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas.errors import RunError
-from workers.training import ranks
 from workers.training.augment import augment
 from workers.training.config import TrainConfig
-from workers.training.context import TrainContext
 from workers.training.data import ImageCache, Indices, epoch_order
+from workers.training.feeding import Share
 from workers.training.loop import Batch, hash_seed
 from workers.training.mixing import blend, draw_mix
 from workers.training.sampling import balanced_order
-
-
-@dataclass(frozen=True)
-class Share:
-    """One rank's share of an epoch."""
-
-    rank: int
-    batch: int
-    """Images of its step."""
-    steps: int
-    """Steps of an epoch, equal on every rank."""
-
-
-def share_of_epoch(config: TrainConfig, cache: ImageCache, context: TrainContext) -> Share:
-    """How many images this rank takes in a step, and how many steps an epoch has.
-
-    Every rank makes as many full batches as the one with the fewest images can; what is left over
-    of its images waits for another epoch's order.
-
-    Raises:
-        RunError: when a batch would be of fewer than two images.
-    """
-    fewest = min(ranks.gather_counts(len(cache), torch.device(context.device)))
-    batch = min(config.batch // context.world_size, fewest)
-    if batch < 2:
-        raise RunError(
-            "too few training images for batch normalisation",
-            got=f"{fewest} images on a worker, batch {config.batch} over {context.world_size}",
-            remedy="train with fewer workers, a larger batch or more images",
-        )
-    return Share(context.rank, batch, fewest // batch)
 
 
 def epoch_batches(
@@ -80,8 +46,3 @@ def _order(config: TrainConfig, own_N: NDArray[np.int64], epoch: int, share: Sha
         count = share.batch * share.steps
         return balanced_order(own_N, count, epoch, share.rank, config.seed)
     return epoch_order(len(own_N), epoch, share.rank, config.seed)
-
-
-def pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches in pinned memory, from which a GPU copies while it computes."""
-    return (tuple(part.pin_memory() for part in batch) for batch in batches)

@@ -1,6 +1,5 @@
 """Training a classifier: its data, loss and validation, put together for the epoch loop."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,14 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from schemas.bundle import Preprocessing
-from schemas.errors import RunError
 from workers.models.classifier.blocks import depth_setter
-from workers.models.classifier.feeding import (
-    Share,
-    epoch_batches,
-    pinned,
-    share_of_epoch,
-)
+from workers.models.classifier.feeding import epoch_batches
 from workers.models.classifier.heads import head_module, trained_outputs
 from workers.models.classifier.validating import ValidationPart, validate
 from workers.models.network import (
@@ -27,31 +20,25 @@ from workers.models.network import (
 )
 from workers.models.normalise import Normalised
 from workers.prefetch import ahead
-from workers.training import ranks
-from workers.training.checkpoint import Progress
 from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
-from workers.training.data import ImageCache, Reject, own_rows
 from workers.training.examples import Examples
+from workers.training.feeding import (
+    Caches,
+    Fitted,
+    Share,
+    Statistics,
+    decode_threads,
+    for_channels,
+    measure_pixels,
+    open_caches,
+    pinned,
+    share_of_epoch,
+)
 from workers.training.loop import Batch, Learner, LoopSettings, fit, hash_seed
 from workers.training.losses import Criterion, make_criterion
-from workers.training.memory import image_bytes
 from workers.training.mixing import blend
 from workers.training.sampling import class_weights
-
-CACHE_SHARE_VAL = 0.2
-"""Of a rank's memory for decoded images, what validation images may take."""
-MOST_DECODE_THREADS = 8
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training a classifier came to; complete on the first rank."""
-
-    progress: Progress
-    preprocessing: Preprocessing
-    rejects: tuple[Reject, ...]
-    """This rank's rows that could not be read."""
 
 
 def fit_classifier(
@@ -80,10 +67,14 @@ def fit_classifier(
     # Before images are read, which takes its time: what is wrong here needs none.
     network = _network(config, start)
     set_depth = depth_setter(network, [stage.unfrozen for stage in config.stages])
-    caches = _read(config, examples, context, cache_bytes)
-    preprocessing = _preprocessing(config, caches.train, device, start_pixels)
+    read = examples.reader(config.recipe, decode_threads(device))
+    caches = open_caches(examples, read, context, cache_bytes=cache_bytes, seed=config.seed)
+    share = share_of_epoch(config.batch, caches.train, context)
+    preprocessing = _preprocessing(config, caches, device, start_pixels)
     whole = Normalised(network, preprocessing.mean, preprocessing.std)
-    learner = _learner(config, caches, context, whole, set_depth)
+    targets = examples.targets(config.classes)
+    data = _Data(caches, share, targets, examples.of_part("train"))
+    learner = _learner(config, data, context, whole, set_depth)
     settings = LoopSettings(
         stages=config.stages,
         seed=config.seed,
@@ -111,11 +102,10 @@ def _network(config: TrainConfig, start: bytes | None) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Caches:
+class _Data:
     """This rank's images, and the label of every row."""
 
-    train: ImageCache
-    val: ImageCache
+    caches: Caches
     share: Share
     targets: NDArray[np.int64]
     """By row, of all ranks."""
@@ -123,90 +113,41 @@ class _Caches:
     """Of all ranks."""
 
 
-def _read(
-    config: TrainConfig, examples: Examples, context: TrainContext, cache_bytes: int
-) -> _Caches:
-    device = torch.device(context.device)
-    read = examples.reader(config.recipe, _decode_threads(device))
-    cache_bytes = image_bytes(cache_bytes, context.world_size)
-    val_bytes = int(cache_bytes * CACHE_SHARE_VAL)
-
-    def cache(part: str, max_bytes: int) -> ImageCache:
-        rows = examples.of_part(part)
-        mine = own_rows(rows, context.rank, context.world_size, config.seed)
-        order = examples.cheapest_order(mine)
-        return ImageCache(mine, read, max_bytes=max_bytes, order=order)
-
-    train, val = cache("train", cache_bytes - val_bytes), cache("val", val_bytes)
-    if not sum(ranks.gather_counts(len(val), device)):
-        count = len(examples.of_part("val"))
-        raise RunError("No validation image can be read", got=f"{count} images")
-    return _Caches(
-        train,
-        val,
-        share_of_epoch(config, train, context),
-        examples.targets(config.classes),
-        examples.of_part("train"),
-    )
-
-
-def _decode_threads(device: torch.device) -> int:
-    """A worker on a CPU has that one CPU; one on a GPU has its share of the machine's."""
-    if device.type == "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) // max(torch.cuda.device_count(), 1)
-    return min(max(cores, 1), MOST_DECODE_THREADS)
-
-
 def _preprocessing(
-    config: TrainConfig, cache: ImageCache, device: torch.device, start: Preprocessing | None
+    config: TrainConfig, caches: Caches, device: torch.device, start: Preprocessing | None
 ) -> Preprocessing:
     """Mean and standard deviation of the training pixels, or those the start weights know."""
+    known: Statistics
     if config.start == "timm":
-        mean, std = _channels(pretrained_statistics(config.architecture), config.in_chans)
+        known = pretrained_statistics(config.architecture)
     elif start is not None:
-        mean, std = _channels((list(start.mean), list(start.std)), config.in_chans)
+        known = list(start.mean), list(start.std)
     else:
-        counts_C256 = ranks.add_up(cache.levels(), device)
-        shares_C256 = counts_C256 / counts_C256.sum(axis=1, keepdims=True)
-        levels = np.arange(256) / 255
-        mean_C = shares_C256 @ levels
-        variance_C = np.maximum(shares_C256 @ levels**2 - mean_C**2, 1e-4)
-        mean = [round(float(value), 4) for value in mean_C]
-        std = [round(float(value), 4) for value in np.sqrt(variance_C)]
+        known = measure_pixels(caches.train, device)
+    mean, std = for_channels(known, config.in_chans)
     return Preprocessing(recipe=dict(config.recipe), mean=tuple(mean), std=tuple(std))
-
-
-def _channels(
-    statistics: tuple[list[float], list[float]], channels: int
-) -> tuple[list[float], list[float]]:
-    """Statistics for a number of channels: the mean of those known, where it is another."""
-    mean, std = statistics
-    if len(mean) == channels:
-        return mean, std
-    return [float(np.mean(mean))] * channels, [float(np.mean(std))] * channels
 
 
 def _learner(
     config: TrainConfig,
-    caches: _Caches,
+    data: _Data,
     context: TrainContext,
     network: Normalised,
     set_depth: Callable[[int], None],
 ) -> Learner:
     device = torch.device(context.device)
-    share, classes = caches.share, len(config.classes)
-    part = ValidationPart(caches.val, caches.targets, classes, share.batch)
+    share, classes = data.share, len(config.classes)
+    part = ValidationPart(data.caches.val, data.targets, classes, share.batch)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        made = epoch_batches(config, caches.train, caches.targets, epoch, share)
+        made = epoch_batches(config, data.caches.train, data.targets, epoch, share)
         return ahead(pinned(made) if device.type == "cuda" else made, depth=2)
 
     return Learner(
         network=network,
         batches=batches,
         steps=share.steps,
-        loss=_loss(config, caches.targets[caches.train_rows], device),
+        loss=_loss(config, data.targets[data.train_rows], device),
         validate=lambda network: validate(
             nn.Sequential(network, head_module(config.head)), part, device
         ),

@@ -1,0 +1,1 @@
+"""Watching what runs: metrics, logs in JSON, and an eye on shards that stand still."""

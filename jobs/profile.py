@@ -1,0 +1,132 @@
+"""The kind `profile`: the distributions of a data set, and the records that look wrong."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.batch import run_batch
+from jobs.rows import digest_rows
+from schemas.errors import SourceError
+from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.protocols import Pool, Report, Store
+from schemas.specs.profile import ProfileSpec
+
+_DESCRIBING = 1
+"""Raised when the same images give other figures or pictures than before."""
+
+_VIEWS = {"kept": "kept_images", "all": "current_images"}
+_SOURCES = """
+SELECT DISTINCT source FROM annotated_images
+WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
+"""
+_IMAGES = """
+SELECT image_id, label, sex, age, width, height, patient_id,
+    coalesce(found.boxes, []) AS boxes
+FROM {view} AS images LEFT JOIN (
+    SELECT image_id, list(w::DOUBLE * h ORDER BY y, x, w, h) AS boxes
+    FROM current_annotations WHERE source = $source AND NOT coalesce(iscrowd, false)
+    GROUP BY image_id
+) AS found USING (image_id)
+WHERE dataset = $dataset ORDER BY uri, frame, image_id
+"""
+_COLUMNS = ("image_id", "label", "sex", "age", "width", "height", "patient_id", "boxes")
+
+
+def plan(spec: ProfileSpec, store: Store) -> Plan:
+    """Plan the figures of all images, or nothing where the newest ones are of just these.
+
+    Raises:
+        SourceError: if several sources have annotated the data set and the spec names none, or one
+            that has not.
+    """
+    return _plan(spec, store, *_read(spec, store))
+
+
+def run(spec: ProfileSpec, pool: Pool, store: Store) -> Report:
+    """Describe the data set, unless it is described already."""
+    with store.snapshot():
+        source, rows = _read(spec, store)
+    return run_batch(
+        spec,
+        lambda: _plan(spec, store, *_read(spec, store)),
+        pool,
+        store,
+        key=key(spec),
+        identity=identity(spec, source, rows),
+    )
+
+
+def key(spec: ProfileSpec) -> tuple[str, ...]:
+    """A run alone may write a profile of a data set."""
+    return (spec.kind, spec.dataset, spec.name)
+
+
+def identity(spec: ProfileSpec, source: str | None, rows: pa.Table) -> Mapping[str, Any]:
+    """What the figures depend on: the question, whose boxes, and what is known of the images."""
+    return spec.identity() | {
+        "describing": _DESCRIBING,
+        "profile": spec.name,
+        "boxes_of": source,
+        "rows": digest_rows(rows, _COLUMNS),
+    }
+
+
+def _plan(spec: ProfileSpec, store: Store, source: str | None, rows: pa.Table) -> Plan:
+    stated = identity(spec, source, rows)
+    last = store.last_run(key(spec))
+    known = last is not None and last["fingerprint"] == run_fingerprint(spec.kind, stated)
+    inputs = rows.slice(0, 0) if known else rows
+    folder = _folder(spec)
+    facts = {"boxes of": source} if source is not None else {}
+    if spec.pictures and rows.num_rows:
+        facts["pictures"] = f"{store.root}/{folder}"
+    return Plan(
+        kind=spec.kind,
+        name=spec.name,
+        key=key(spec),
+        identity=stated,
+        params={
+            "profile": spec.name,
+            "dataset": spec.dataset,
+            "adult_labels": list(spec.adult_labels),
+            "max_age": spec.max_age,
+            "max_box_share": spec.max_box_share,
+            "min_box_share": spec.min_box_share,
+            "pictures": spec.pictures,
+            "target": f"{store.root}/{folder}",
+        },
+        inputs=inputs,
+        # One shard: a distribution is of all images at once.
+        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
+        counts=Counts(up_to_date=rows.num_rows) if known else Counts(),
+        facts=facts,
+    )
+
+
+def _read(spec: ProfileSpec, store: Store) -> tuple[str | None, pa.Table]:
+    """Whose boxes count, and the images with the areas of theirs."""
+    sources = store.query(_SOURCES, {"dataset": spec.dataset})["source"].to_pylist()
+    source = spec.source
+    if source is None and len(sources) == 1:
+        source = sources[0]
+    if (source is None and sources) or (source is not None and source not in sources):
+        raise SourceError(
+            "No such source has annotated the data set"
+            if source
+            else "Several sources have annotated the data set",
+            where=spec.dataset,
+            got=source or ", ".join(sources),
+            remedy=f"name one in `source`: {', '.join(sources)}"
+            if sources
+            else "annotate it first, or leave `source` out",
+        )
+    asked = {"dataset": spec.dataset, "source": source}
+    return source, store.query(_IMAGES.format(view=_VIEWS[spec.images]), asked)
+
+
+def _folder(spec: ProfileSpec) -> str:
+    """Where pictures and CSV files lie below the lake."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", spec.name)
+    return f"reports/profile/{spec.dataset}/{safe}"

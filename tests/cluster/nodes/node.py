@@ -1,0 +1,28 @@
+"""One Ray node as a process: ``python -m tests.cluster.nodes.node '{"num_cpus": 1, ...}'``.
+
+What `ray start --block` does, less the server of Ray Client, which gives up on a busy host.
+"""
+
+import json
+import signal
+import sys
+
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+
+def main(settings: dict[str, object]) -> None:
+    """Start a node, the head if it is told no head's address, and stay."""
+    head = "gcs_address" not in settings
+    Node(
+        RayParams(include_log_monitor=False, **settings),
+        head=head,
+        connect_only=False,
+        shutdown_at_exit=False,
+        spawn_reaper=False,
+    )
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

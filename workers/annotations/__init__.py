@@ -1,0 +1,1 @@
+"""Annotations: boxes from masks and headers, their checks, and COCO files."""

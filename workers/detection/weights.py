@@ -1,0 +1,78 @@
+"""Weights a detector starts from: another detector, or a backbone trained on something else."""
+
+from collections.abc import Mapping
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from schemas.errors import BundleError
+from workers.detection.config import DetectorConfig
+from workers.detection.families import family_of
+from workers.models.network import start_from
+from workers.training.loop import hash_seed
+
+_BACKBONE = "backbone."
+_BODY = (_BACKBONE, "neck.")
+"""What must fit; heads are of the classes, and may be others."""
+
+
+def build_detector(config: DetectorConfig, start: bytes | None = None) -> nn.Module:
+    """The network of a training, with the weights it starts from.
+
+    ``start`` is a safetensors file of a detector of this family and architecture, or of a network
+    of timm that is the backbone, such as a classifier's or one trained without labels.
+
+    Raises:
+        BundleError: when the start weights do not fit or can't be had.
+    """
+    torch.manual_seed(hash_seed(config.seed))
+    network = family_of(config.family).build(
+        config.architecture,
+        len(config.classes),
+        config.in_chans,
+        pretrained=config.start == "timm",
+    )
+    if start is not None:
+        take_weights(network, start)
+    return network
+
+
+def take_weights(network: nn.Module, weights: bytes) -> tuple[str, ...]:
+    """Load start weights into a detector; return the names that keep their random start.
+
+    Raises:
+        BundleError: when backbone or neck do not fit.
+    """
+    try:
+        tensors = safetensors.torch.load(weights)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise BundleError("the weights are no safetensors file", got=type(error).__name__) from None
+    if any(name.startswith(_BODY[1]) for name in tensors):
+        return _take_detector(network, tensors)
+    backbone = network.get_submodule("backbone")
+    # The whole file of a method that trains a backbone has it under this name.
+    own = {
+        name.removeprefix(_BACKBONE): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_BACKBONE)
+    }
+    start_from(backbone, safetensors.torch.save(own) if own else weights, new_head=True)
+    known = {f"{_BACKBONE}{name}" for name in backbone.state_dict()}
+    return tuple(name for name in network.state_dict() if name not in known)
+
+
+def _take_detector(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    own = network.state_dict()
+    fits = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    left = [name for name in own if name not in fits]
+    wrong = [name for name in (*left, *tensors) if name not in fits and name.startswith(_BODY)]
+    if wrong:
+        raise BundleError("the checkpoint does not fit", got=f"{wrong[0]} and {len(wrong)} in all")
+    network.load_state_dict({**own, **fits}, strict=True)
+    return tuple(left)

@@ -9,6 +9,7 @@ import jobs.annotate
 import jobs.clean
 import jobs.embed
 import jobs.evaluate
+import jobs.evaluate_detector
 import jobs.explain
 import jobs.ingest
 import jobs.phantoms
@@ -44,6 +45,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "score": Kind(jobs.score.plan, jobs.score.run),
         "embed": Kind(jobs.embed.plan, jobs.embed.run),
         "evaluate": Kind(jobs.evaluate.plan, jobs.evaluate.run),
+        "evaluate_detector": Kind(jobs.evaluate_detector.plan, jobs.evaluate_detector.run),
         "explain": Kind(jobs.explain.plan, jobs.explain.run),
     }
 )

@@ -138,12 +138,15 @@ class Progress:
         news = self._pace is not None and self._pace.ended > self._shown
         return self._every_s if news else 6 * self._every_s
 
-    def note(self, text: str) -> None:
-        """Say something about the job at work, such as the figures of an epoch."""
+    def note(self, text: str, level: str = "info") -> None:
+        """Say something about the job at work, such as the figures of an epoch.
+
+        ``level`` is that of the log line; a warning is said even where progress is not shown.
+        """
         if self._bar:
             self._bar[0].console.print(f"{self._job}: {text}", markup=False, highlight=False)
-        elif self._lines:
-            self._print(f"{self._job}: {text}")
+        elif self._lines or level != "info":
+            self._print(f"{self._job}: {text}", level)
 
     def finish(self) -> None:
         """End the job; its report says the rest."""
@@ -151,11 +154,11 @@ class Progress:
             self._bar[0].stop()
         self._bar = self._pace = None
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, level: str = "info") -> None:
         if self._in_json:
             pace = self._pace
             fields = {"job": self._job} | (pace.figures() if pace else {})
-            line = log_line(line, fields)
+            line = log_line(line, fields, level)
         print(line, file=self._stream, flush=True)
 
 

@@ -9,6 +9,7 @@ about its images and costs a retry only.
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -47,7 +48,8 @@ class ShardRun:
         self._errors: Counter[str] = Counter()
         self._condemned: dict[str, dict[int, RejectReason]] = {}
         self._kill_s = execution.stall_kill_minutes and 60 * execution.stall_kill_minutes
-        self._stalls = StallWatch(Limits(60 * execution.stall_minutes, self._kill_s), progress.note)
+        limits = Limits(60 * execution.stall_minutes, self._kill_s)
+        self._stalls = StallWatch(limits, partial(progress.note, level="warning"))
         labels = (plan.kind, plan.name, run.id)
         self._metrics = RunMetrics(labels, has_gpu=execution.gpus_per_worker > 0)
         self._looked_s = float("-inf")
@@ -75,7 +77,8 @@ class ShardRun:
             self._metrics.show(Standing((), 0, len(self._queue), 0))
 
     def _wait(self) -> Sequence[Any]:
-        awaited = [*self._working, *self._crew.starting]
+        # First those that start: among many that work, one is always ready.
+        awaited = [*self._crew.starting, *self._working]
         if not awaited:  # no node is left; one may come
             time.sleep(LOOK_S)
             return ()

@@ -148,10 +148,13 @@ def finish_run(lake: str, run_id: str) -> None:
     work = WORKS[run.plan.kind]
     if work.finish is None:
         return
-    started_s = time.process_time()
-    result = work.finish(run.plan.params)(run.staged_tables())
-    write_files(result, run.plan.params)
-    run.record(FINISH, result, Cost(cpu_s=time.process_time() - started_s))
+    configure_logs()
+    fields = {"kind": run.plan.kind, "job": run.plan.name, "run_id": run_id, "shard": FINISH}
+    with log_fields(fields):
+        started_s = time.process_time()
+        result = work.finish(run.plan.params)(run.staged_tables())
+        write_files(result, run.plan.params)
+        run.record(FINISH, result, Cost(cpu_s=time.process_time() - started_s))
 
 
 def encode_rows(rows: pa.Table) -> bytes:

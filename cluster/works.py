@@ -107,6 +107,8 @@ def _score(params: Params) -> ShardFunction:
     config = parse_config(bundle.get(CONFIG_FILE), bundle.root)
     backend = BACKENDS[choose_backend(config, params["backend"], params["device"])]
     files = {name: bundle.get(name) for name in (CONFIG_FILE, *backend.files)}
+    if config.detection is not None:
+        return _detector_scorer(params, files, backend.runtime)
     if backend.runtime == "openvino":
         from workers.scoring import openvino_scorer
 
@@ -114,6 +116,16 @@ def _score(params: Params) -> ShardFunction:
     from workers.scoring import torch_scorer
 
     return torch_scorer.load(params, files)
+
+
+def _detector_scorer(params: Params, files: Mapping[str, bytes], runtime: str) -> ShardFunction:
+    if runtime == "openvino":
+        from workers.scoring import openvino_detector
+
+        return openvino_detector.load(params, files)
+    from workers.scoring import torch_detector
+
+    return torch_detector.load(params, files)
 
 
 def _embed(params: Params) -> ShardFunction:
@@ -195,6 +207,16 @@ def _evaluate(params: Params) -> ShardFunction:
     return load(params, draw_evaluation)
 
 
+def _evaluate_detector(params: Params) -> ShardFunction:
+    from workers.metrics.detecting import load
+
+    if not params["pictures"]:
+        return load(params)
+    from workers.figures.detection import draw_detection
+
+    return load(params, draw_detection)
+
+
 WORKS: Mapping[str, Work] = MappingProxyType(
     {
         "phantoms": Work(_phantoms, finish=_phantoms_finish),
@@ -208,6 +230,7 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "embed": Work(_embed, probe=_decode_probe),
         "explain": Work(_explain, finish=_explain_finish, probe=_decode_probe),
         "evaluate": Work(_evaluate, whole=True),
+        "evaluate_detector": Work(_evaluate_detector, whole=True),
     }
 )
 """Kinds that compute in shards."""

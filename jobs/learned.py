@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from jobs.rows import LATEST_SPLITS, ROLE, BySplit, split_parameters
 from schemas.bundle import WEIGHTS_FILE, digest
 from schemas.errors import LeakError
+from schemas.naming import reference
 from schemas.protocols import Store
 
 _LEARNED = f"""
@@ -123,6 +124,44 @@ def count_met(met: pa.Table, image_ids: pa.ChunkedArray) -> dict[str, int]:
         counts[how] = len(ids)
         told |= ids
     return counts
+
+
+def refuse_learned(
+    store: Store, bundle: Mapping[str, Any], found: pa.Table, *, dataset: str, split: str
+) -> None:
+    """Stop where a model would be asked about images that it learned from.
+
+    ``found`` has the columns ``image_id`` and ``part``. Images count, not names: a split may have
+    been made anew since, or be another one. Validation images may be asked about as such. Other
+    images of the patients and groups it learned from count too, unless it was trained on a split
+    that leaks on purpose.
+
+    Raises:
+        LeakError: if there is such an image.
+    """
+    data = json.loads(bundle["data"] or "{}")
+    for part, roles in (("test", ("train", "val")), ("val", ("train",))):
+        asked = found.filter(pc.equal(found["part"], part))["image_id"]
+        if not len(asked):
+            continue
+        met = met_images(store, data, dataset=dataset, split=split, roles=roles)
+        counts = count_met(met, asked)
+        known = counts["image"] if "leaks_allowed" in data else sum(counts.values())
+        if known:
+            held_out = data.get("fold")
+            raise LeakError(
+                "The model learned from images it would be evaluated on, or from others of their "
+                "patients or near-duplicates",
+                where=f"{reference(bundle)}, part {part} of {split}",
+                got=f"{known} of {len(asked)} images ({counts['image']} themselves, "
+                f"{counts['patient']} by their patients, {counts['duplicate']} by near-duplicates)",
+                remedy=(
+                    "evaluate with `parts: [test]` and the split it was trained by"
+                    if held_out is None
+                    else f"evaluate with `fold: {held_out}`, or with `parts: [test]`"
+                )
+                + "; give `patients` in `ingest` if two data sets number different people alike",
+            )
 
 
 class Starting(BySplit, Protocol):

@@ -27,7 +27,7 @@ FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset AND {
 """
 
 _ROWS = """
-SELECT image_id, uri, frame, etag, bytes FROM {view} AS images
+SELECT image_id, uri, frame, etag, bytes{more} FROM {view} AS images
 WHERE dataset = $dataset AND {among} AND {open}
 ORDER BY {order}
 """
@@ -54,6 +54,8 @@ class Wanted:
     """SQL over ``images`` that is true where an image is wanted at all."""
     order: str = "uri, frame, image_id"
     """SQL over ``images``: what is worked on first."""
+    more: tuple[str, ...] = ()
+    """Further columns of the view that the work needs."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Pending:
     """What there is to do, and what planning settled."""
 
     rows: pa.Table
-    """Columns image_id, uri, frame, etag and bytes, in the order asked for."""
+    """Columns image_id, uri, frame, etag, bytes and those asked for, in the order asked for."""
     counts: Counts
 
 
@@ -89,6 +91,7 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
         "open": is_open,
         "among": f"({wanted.among})",
         "order": wanted.order,
+        "more": "".join(f", {column}" for column in wanted.more),
     }
     (counted,) = store.query(_COUNT.format(**asked), parameters).to_pylist()
     if not counted["open"]:

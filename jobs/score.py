@@ -113,6 +113,8 @@ def _wanted(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:
         retry=spec.retry_rejects,
         parameters=parameters,
         among=IN_PARTS if spec.split is not None else "true",
+        # Boxes are cut at the edges of the original.
+        more=() if bundle["family"] == "classifier" else ("width", "height"),
     )
 
 

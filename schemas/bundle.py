@@ -129,6 +129,8 @@ class DetectionSettings(_Part):
     """Detections below are not told at all."""
     one_class: bool = False
     """All categories were merged into one for training."""
+    maps: tuple[tuple[int, ...], ...] = ()
+    """Shapes of what the network answers for an image, laid out one after the other."""
 
 
 class BackendFigures(_Part):

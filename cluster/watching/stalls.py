@@ -5,7 +5,6 @@ nothing as long as all goes well. It answers on a thread of its own; where code 
 and it can't, that is told instead of the stage.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.progress import duration
-from cluster.watching.logs import TOLD
+from cluster.watching.logs import log_fields
 from workers.stages import Stage, Whereabouts
 
 ASIDE = "watch"
@@ -25,8 +24,6 @@ SILENT = "none told"
 _ANSWER_S = 5.0
 """How long the driver waits for answers; the shards that end meanwhile wait as well."""
 _ASK_EVERY_S = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,9 +100,9 @@ class StallWatch:
         told = f"shard {one.shard} has stood still for {duration(still_s)}, {where}"
         if one.is_given_up:
             told += "; its process is ended"
-        self.warn(told)
-        fields = {"shard": one.shard, "stage": one.stage, "node": one.node, "still_s": still_s}
-        _log.info("a shard stands still", extra={TOLD: fields})
+        fields = {"shard": one.shard, "stage": one.stage, "node": one.node}
+        with log_fields({**fields, "still_s": round(still_s, 1)}):
+            self.warn(told)
 
 
 def says_nothing_of_images(stage: str) -> bool:

@@ -1,13 +1,12 @@
 """What an evaluation asks: a spec and the bundles it names."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import BundleError
-from schemas.plan import fingerprint
+from schemas.naming import reference, segment
 from schemas.protocols import Store
 from schemas.specs.evaluate import EvaluateSpec
 
@@ -90,7 +89,7 @@ class Question:
         spec = self.spec
         fold = () if spec.fold is None else (f"fold-{spec.fold}",)
         names = (self.study, self.trial, reference(self.bundle), spec.dataset, spec.split, *fold)
-        return "/".join(("reports", *map(_segment, names)))
+        return "/".join(("reports", *map(segment, names)))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -123,11 +122,6 @@ class Question:
         }
 
 
-def reference(bundle: Bundle) -> str:
-    """A bundle as name@version."""
-    return f"{bundle['name']}@{bundle['version']}"
-
-
 def _rival(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": reference(bundle),
@@ -149,11 +143,3 @@ def _check_classes(bundle: Bundle, classes: tuple[str, ...] | list[str], what: s
             got=", ".join(classes),
             remedy=f"the model's are: {', '.join(bundle['classes'])}",
         )
-
-
-def _segment(name: str) -> str:
-    """A name as one path segment: itself where it is safe, otherwise readable and distinct."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@=,+-]{0,99}", name):
-        return name
-    readable = re.sub(r"[^A-Za-z0-9._@=,+-]+", "-", name).strip("-.")[:80]
-    return f"{readable or 'trial'}-{fingerprint(name)[:8]}"

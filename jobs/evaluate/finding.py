@@ -1,16 +1,14 @@
 """The rows of an evaluation: images of a split with their labels and scores."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.evaluate.asking import Bundle, Question, reference
-from jobs.learned import count_met, met_images
+from jobs.evaluate.asking import Question
+from jobs.learned import refuse_learned
 from jobs.rows import GROUP, LATEST_SPLITS, count_folds
-from schemas.errors import LeakError
+from schemas.naming import reference
 from schemas.protocols import Store
 
 _SCORES = """
@@ -63,7 +61,7 @@ def find_rows(question: Question, store: Store) -> pa.Table:
     )
     for bundle in (question.bundle, question.other):
         if bundle is not None:
-            _refuse_learned(question, store, bundle, found)
+            refuse_learned(store, bundle, found, dataset=spec.dataset, split=spec.split)
     return found
 
 
@@ -94,45 +92,3 @@ def missing(found: pa.Table, question: Question) -> dict[str, Any]:
 
 def _labelled(found: pa.Table, question: Question) -> pa.ChunkedArray:
     return pc.is_in(found["label"], value_set=pa.array(question.bundle["classes"], pa.string()))
-
-
-def _refuse_learned(question: Question, store: Store, bundle: Bundle, found: pa.Table) -> None:
-    """Stop where a model would be asked about images that it learned from.
-
-    Images count, not names: a split may have been made anew since, or be another one. Validation
-    images may be asked about as such. Other images of the patients and groups it learned from
-    count too, unless it was trained on a split that leaks on purpose.
-    """
-    data = json.loads(bundle["data"] or "{}")
-    for part, counts in met_by_part(question, store, data, found).items():
-        known = counts["image"] if "leaks_allowed" in data else sum(counts.values())
-        if known:
-            asked = pc.sum(pc.equal(found["part"], part)).as_py()
-            held_out = data.get("fold")
-            raise LeakError(
-                "The model learned from images it would be evaluated on, or from others of their "
-                "patients or near-duplicates",
-                where=f"{reference(bundle)}, part {part} of {question.spec.split}",
-                got=f"{known} of {asked} images ({counts['image']} themselves, "
-                f"{counts['patient']} by their patients, {counts['duplicate']} by near-duplicates)",
-                remedy=(
-                    "evaluate with `parts: [test]` and the split it was trained by"
-                    if held_out is None
-                    else f"evaluate with `fold: {held_out}`, or with `parts: [test]`"
-                )
-                + "; give `patients` in `ingest` if two data sets number different people alike",
-            )
-
-
-def met_by_part(
-    question: Question, store: Store, data: Mapping[str, Any], found: pa.Table
-) -> dict[str, dict[str, int]]:
-    """How many images of the parts test and val a model has met before, by how."""
-    counts = {}
-    for part, roles in (("test", ("train", "val")), ("val", ("train",))):
-        asked = found.filter(pc.equal(found["part"], part))["image_id"]
-        if len(asked):
-            spec = question.spec
-            met = met_images(store, data, dataset=spec.dataset, split=spec.split, roles=roles)
-            counts[part] = count_met(met, asked)
-    return counts

@@ -80,8 +80,8 @@ def run(spec: DetectorSpec, pool: Pool, store: Store) -> Report:
 
 
 def key(spec: DetectorSpec) -> tuple[str, ...]:
-    """A run alone may write versions of a bundle, whatever kind of training it is."""
-    return ("train", spec.model)
+    """A run alone may write versions of a bundle."""
+    return (spec.kind, spec.model)
 
 
 def _facts(config: BundleConfig) -> dict[str, float]:

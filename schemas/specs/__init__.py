@@ -8,6 +8,7 @@ from schemas.specs.base import JobSpec
 from schemas.specs.clean import CleanSpec
 from schemas.specs.embed import EmbedSpec
 from schemas.specs.evaluate import EvaluateSpec
+from schemas.specs.evaluate_detector import EvaluateDetectorSpec
 from schemas.specs.explain import ExplainSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.phantoms import PhantomsSpec
@@ -33,6 +34,7 @@ SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
         "score": ScoreSpec,
         "embed": EmbedSpec,
         "evaluate": EvaluateSpec,
+        "evaluate_detector": EvaluateDetectorSpec,
         "study": StudySpec,
         "explain": ExplainSpec,
     }

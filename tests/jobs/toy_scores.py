@@ -73,8 +73,8 @@ class ToyPool:
 class Nights:
     """A lake to which images come, and one gated scoring a night."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = str(folder / "lake")
+    def __init__(self, folder: Path | str) -> None:
+        self.root = f"{folder}/lake"
         self.store = LakeStore.open(self.root, create=True)
 
     def copy(self, folder: Path) -> "Nights":

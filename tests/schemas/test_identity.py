@@ -20,6 +20,8 @@ def made(kind: type[JobSpec]) -> JobSpec:
               and name in REQUIRED}  # fmt: skip
     if kind is SPECS["study"]:
         fields["train"] = {"dataset": "d", "split": "s"}
+    if kind is SPECS["annotate"]:
+        fields["dicom"] = {}
     return kind.model_validate(fields)
 
 

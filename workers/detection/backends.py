@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schemas.bundle import TORCH_CUDA_FP32, TORCH_FP32, BackendFigures, DetectionSettings
+from schemas.bundle import TORCH_CUDA_FP32, TORCH_FP32, BackendFigures
 from workers.detection.boxes import Detections, overlap
-from workers.detection.family import DetectorFamily
-from workers.detection.maps import Shape, detect
-from workers.scoring.forward import Batched, Outputs, Pixels
+from workers.detection.maps import Reading
+from workers.scoring.forward import Pixels
 from workers.scoring.measure import Candidate, choose_fastest, measure_rates, prepare_candidates
 
 SAMPLE = 200
@@ -31,27 +30,6 @@ class Choice:
     gpu_backend: str = TORCH_CUDA_FP32
     figures: Mapping[str, BackendFigures] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a network's outputs become detections."""
-
-    family: DetectorFamily
-    shapes: tuple[Shape, ...]
-    settings: DetectionSettings
-
-    def detections(self, outputs_NR: Outputs) -> list[Detections]:
-        """By image, in px of the network's input."""
-        limit, least = self.settings.limit, self.settings.least_score
-        return detect(self.family, outputs_NR, self.shapes, limit=limit, least_score=least)
-
-    def read(self, network: Batched, pixels_NCSS: Pixels) -> list[Detections]:
-        """What a network detects in any number of images; maps of one pass are held at a time."""
-        found: list[Detections] = []
-        for start in range(0, len(pixels_NCSS), network.batch):
-            found += self.detections(network.outputs(pixels_NCSS[start : start + network.batch]))
-        return found
 
 
 def choose_backends(

@@ -19,12 +19,12 @@ from schemas.bundle import (
     make_detector_id,
 )
 from workers.detection.average_precision import average_precision, judge
-from workers.detection.backends import Choice, Reading, choose_backends
+from workers.detection.backends import Choice, choose_backends
 from workers.detection.boxes import Boxes, Detections
 from workers.detection.card import detector_card
 from workers.detection.config import DetectorConfig
 from workers.detection.families import family_of
-from workers.detection.maps import FlatMaps, count_boxes, map_shapes, to_original
+from workers.detection.maps import FlatMaps, Reading, count_boxes, map_shapes, to_original
 from workers.detection.matching import (
     MIN_OVERLAP,
     Outcomes,
@@ -85,13 +85,13 @@ def make_bundle(
     """
     whole, reading = open_network(config, weights, preprocessing)
     found = _detect(whole, reading, facts.batch, validation)
-    settings, figures = _decide(found, validation, config)
+    settings, figures = _decide(found, validation, reading.settings, config.classes)
     files = {WEIGHTS_FILE: weights}
     choice = Choice()
     if facts.backends == "measured":
         files |= openvino_files(whole, preprocessing.channels, preprocessing.size_px)
         offered = candidates(whole, files, facts.batch, facts.gpu_batch)
-        chosen = Reading(reading.family, reading.shapes, settings)
+        chosen = Reading(reading.family, settings)
         choice = choose_backends(offered, validation.pixels_NCSS, chosen)
     bundle = BundleConfig(
         architecture=config.architecture,
@@ -140,9 +140,10 @@ def open_network(
         limit=config.limit,
         least_score=config.least_score,
         one_class=config.one_class,
+        maps=shapes,
     )
     whole = Normalised(FlatMaps(network), preprocessing.mean, preprocessing.std)
-    return whole.eval(), Reading(family, shapes, settings)
+    return whole.eval(), Reading(family, settings)
 
 
 def _detect(
@@ -157,25 +158,23 @@ def _detect(
 
 
 def _decide(
-    found: Sequence[Detections], validation: Validation, config: DetectorConfig
+    found: Sequence[Detections],
+    validation: Validation,
+    settings: DetectionSettings,
+    classes: Sequence[str],
 ) -> tuple[DetectionSettings, dict[str, Any]]:
+    """The settings with the operating point, and the figures there."""
     pairs = list(zip(found, validation.boxes, strict=True))
     outcomes = join(match(one, boxes) for one, boxes in pairs)
-    threshold, macro_f1 = choose_threshold(outcomes, len(config.classes))
-    settings = DetectionSettings(
-        score_threshold=threshold,
-        match_iou=MIN_OVERLAP,
-        limit=config.limit,
-        least_score=config.least_score,
-        one_class=config.one_class,
-    )
-    counts_K = count_boxes(validation.boxes, len(config.classes))
+    threshold, macro_f1 = choose_threshold(outcomes, len(classes))
+    counts_K = count_boxes(validation.boxes, len(classes))
     figures: dict[str, Any] = {"n": len(pairs), "boxes": int(counts_K.sum())}
     if counts_K.sum():
         rows_R3 = np.concatenate([judge(one, boxes) for one, boxes in pairs])
         figures["ap50"] = round(average_precision(rows_R3, counts_K), 6)
-    figures["macro f1"] = round(max(macro_f1, 0.0), 6)
-    return settings, figures | _by_class(outcomes, config.classes, threshold)
+    figures["macro f1"] = round(macro_f1, 6)
+    chosen = settings.model_copy(update={"score_threshold": threshold})
+    return chosen, figures | _by_class(outcomes, classes, threshold)
 
 
 def _by_class(outcomes: Outcomes, classes: Sequence[str], threshold: float) -> dict[str, Any]:

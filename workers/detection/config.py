@@ -7,9 +7,6 @@ from typing import Any, Self
 from workers.detection.augmentation import BoxAugmentation
 from workers.training.config import Optimisation, Precision, Stage, StartName
 
-LESION = "lesion"
-"""The one class that all categories are merged into."""
-
 
 @dataclass(frozen=True)
 class DetectorConfig:

@@ -8,15 +8,18 @@ Suffixes: N images, C channels, S side of the input in px, R numbers of all maps
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from schemas.bundle import DetectionSettings
 from workers.detection.boxes import Boxes, Detections, has_area, to_corners, to_sizes
 from workers.detection.family import Decoded, DetectorFamily, Maps
 from workers.pixels.recipe import Geometry
+from workers.scoring.forward import Batched, Outputs, Pixels
 
 Shape = tuple[int, ...]
 """Of one map of one image."""
@@ -54,17 +57,26 @@ def to_maps(outputs_NR: NDArray[np.float32], shapes: Sequence[Shape]) -> Maps:
     )
 
 
-def detect(
-    family: DetectorFamily,
-    outputs_NR: NDArray[np.float32],
-    shapes: Sequence[Shape],
-    *,
-    limit: int,
-    least_score: float,
-) -> list[Detections]:
-    """What a network's answers detect, an image at a time, in px of its input."""
-    with torch.inference_mode():
-        return to_detections(family.decode(to_maps(outputs_NR, shapes), limit), least_score)
+@dataclass(frozen=True)
+class Reading:
+    """How a network's outputs become detections."""
+
+    family: DetectorFamily
+    settings: DetectionSettings
+
+    def detections(self, outputs_NR: Outputs) -> list[Detections]:
+        """By image, in px of the network's input."""
+        settings = self.settings
+        with torch.inference_mode():
+            decoded = self.family.decode(to_maps(outputs_NR, settings.maps), settings.limit)
+        return to_detections(decoded, settings.least_score)
+
+    def read(self, network: Batched, pixels_NCSS: Pixels) -> list[Detections]:
+        """What a network detects in any number of images; maps of one pass are held at a time."""
+        found: list[Detections] = []
+        for start in range(0, len(pixels_NCSS), network.batch):
+            found += self.detections(network.outputs(pixels_NCSS[start : start + network.batch]))
+        return found
 
 
 def to_detections(decoded: Decoded, least_score: float) -> list[Detections]:

@@ -15,6 +15,8 @@ _SEXES: Mapping[str, str] = {
     "O": COLOURS[2],
     UNKNOWN: CHANCE,
 }
+_UPRIGHT = 6
+"""Labels that have room for their names side by side."""
 _POINTS = 20_000
 """Images that a scatter plot shows of a label at most: more would only be drawn over."""
 
@@ -100,8 +102,9 @@ def _name(axes: Axes, labels: Sequence[str | None], counts: Sequence[int] = ()) 
     names = [_shown(label) for label in labels]
     if counts:
         names = [f"{name}\n{count:,}" for name, count in zip(names, counts, strict=True)]
-    turn = {"rotation": 30, "ha": "right"} if len(labels) > 6 else {}
-    axes.set_xticks(range(len(labels)), names, **turn)
+    axes.set_xticks(range(len(labels)), names)
+    if len(labels) > _UPRIGHT:
+        axes.tick_params(axis="x", labelrotation=90)
 
 
 def _shown(label: str | None) -> str:

@@ -106,7 +106,8 @@ def _class_share(
     change_C = np.abs(now_C / now_all - before_C / before_all)
     name = max(watched, key=lambda one: float(change_C[watched[one]]))
     now, before = int(now_C[watched[name]]), int(before_C[watched[name]])
-    test = stats.fisher_exact([[now, now_all - now], [before, before_all - before]])
+    table = np.array([[now, now_all - now], [before, before_all - before]])
+    test = stats.fisher_exact(table)
     return {
         "value": float(change_C[watched[name]]),
         "of": name,

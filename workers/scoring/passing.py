@@ -1,6 +1,6 @@
 """One shard through a network: decode, compute in fixed batches, note what can't be used."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,10 @@ class Passage:
                 computed.append(ids[start + offset])
             if good:
                 outputs.append(self.network.outputs(np.stack(good)))
-        return Passed(computed, outputs, self._reject_rows(rows, rejects))
+        subject = self.config.model_id
+        return Passed(
+            computed, outputs, reject_rows(rows, rejects, stage=self.stage, subject=subject)
+        )
 
     def _decoded(
         self, rows: pa.Table, blobs: Sequence[Blob]
@@ -71,17 +74,19 @@ class Passage:
         for part in slices(rows.num_rows, self.network.batch):
             yield part.start, preparer.prepare_all(blobs[part], frames[part])
 
-    def _reject_rows(
-        self, rows: pa.Table, rejects: Sequence[tuple[int, RejectedImage]]
-    ) -> pa.Table:
-        taken = rows.take(pa.array([row for row, _ in rejects], pa.int64()))
-        return rows_of(
-            "rejects",
-            [
-                reject_row(row, reject, stage=self.stage, subject=self.config.model_id)
-                for row, (_, reject) in zip(taken.to_pylist(), rejects, strict=True)
-            ],
-        )
+
+def reject_rows(
+    rows: pa.Table, rejects: Sequence[tuple[int, RejectedImage]], *, stage: str, subject: str
+) -> pa.Table:
+    """Rows of `rejects` for some rows of a shard, each with its reason."""
+    taken = rows.take(pa.array([row for row, _ in rejects], pa.int64()))
+    return rows_of(
+        "rejects",
+        [
+            reject_row(row, reject, stage=stage, subject=subject)
+            for row, (_, reject) in zip(taken.to_pylist(), rejects, strict=True)
+        ],
+    )
 
 
 def decode_ahead(backend: str) -> int:
@@ -89,8 +94,10 @@ def decode_ahead(backend: str) -> int:
     return AHEAD if BACKENDS[backend].device == "cuda" else 0
 
 
-def check_planned(params: Mapping[str, Any], config: BundleConfig) -> None:
-    """Check that a bundle is the model that the plan names, and a classifier.
+def check_planned(
+    params: Mapping[str, Any], config: BundleConfig, families: Collection[str] = ("classifier",)
+) -> None:
+    """Check that a bundle is the model that the plan names, and of one of the families.
 
     Raises:
         BundleError: when it is not.
@@ -102,7 +109,7 @@ def check_planned(params: Mapping[str, Any], config: BundleConfig) -> None:
             got=config.model_id,
             remedy=f"the plan names {params['model_id']}",
         )
-    if config.family != "classifier":
+    if config.family not in families:
         raise BundleError(
             "There is no scorer for this family", where=config.name, got=config.family
         )

@@ -25,6 +25,8 @@ class Optimisation:
     weight_decay: float = 0.01
     momentum: float = 0.9
     """Of SGD (Nesterov); Adam's betas are 0.9 and 0.999."""
+    plain_momentum: bool = False
+    """Of SGD: momentum as Polyak has it, in place of Nesterov's."""
     schedule: ScheduleName = "cosine"
     """Of a stage, after its warm-up; step divides the rate by ten at half and three quarters."""
     warm_up_epochs: float = 1.0
@@ -32,6 +34,8 @@ class Optimisation:
     """Of the learning rate, where the cosine ends."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 does not clip."""
+    constant_part: str | None = None
+    """Name of the module of the network whose rate stays at the stage's peak throughout."""
 
 
 @dataclass(frozen=True)

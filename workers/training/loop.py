@@ -31,7 +31,7 @@ from workers.training.checkpoint import (
 )
 from workers.training.config import Optimisation, Precision, Stage
 from workers.training.context import TrainContext
-from workers.training.optimisation import learning_rate, make_optimiser
+from workers.training.optimisation import learning_rate, make_optimiser, set_rate
 
 _log = logging.getLogger(__name__)
 
@@ -192,8 +192,7 @@ def _train_epoch(
     for step, batch in enumerate(learner.batches(epoch)):
         done = progress.stage_epochs * learner.steps + step
         rate = learning_rate(done, learner.steps, stage, settings.optimisation)
-        for group in training.optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(training.optimiser, rate, stage.learning_rate)
         on_device = tuple(part.to(device, non_blocking=True) for part in batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             loss = learner.loss(spread, on_device)

@@ -1,6 +1,7 @@
 """Optimisers, and learning rates as a pure function of the step."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,26 +10,48 @@ from workers.training.config import Optimisation, Stage
 
 _STEPS_DOWN = (0.5, 0.75)
 """Shares of a stage after which a step schedule divides the rate by ten."""
+_IS_CONSTANT = "is_constant"
+"""Key of a group whose rate the schedule leaves alone."""
 
 
 def make_optimiser(
     network: nn.Module, settings: Optimisation, rate: float
 ) -> torch.optim.Optimizer:
     """An optimiser of what is not frozen; it decays matrices and kernels, not biases and norms."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    plain = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    groups = _groups(network, settings)
     if settings.optimiser == "sgd":
-        nesterov = settings.momentum > 0
+        nesterov = settings.momentum > 0 and not settings.plain_momentum
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
     # One fused kernel takes a fifth of the time of the default on a CPU.
     if settings.optimiser == "adam":
         return torch.optim.Adam(groups, lr=rate, fused=True)
     return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, peak: float) -> None:
+    """Give every group its rate for a step: ``rate``, or ``peak`` where it stays constant."""
+    for group in optimiser.param_groups:
+        group["lr"] = peak if group.get(_IS_CONSTANT) else rate
+
+
+def _groups(network: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
+    """What is trained by decay and, where a part has a rate of its own, by part."""
+    parts: dict[bool, list[nn.Parameter]] = {False: []}
+    if settings.constant_part is not None:
+        parts[True] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            parts[name.split(".")[0] == settings.constant_part].append(parameter)
+    groups: list[dict[str, Any]] = []
+    for is_constant, trained in parts.items():
+        own = {_IS_CONSTANT: True} if is_constant else {}
+        decayed = [parameter for parameter in trained if parameter.ndim > 1]
+        plain = [parameter for parameter in trained if parameter.ndim <= 1]
+        groups += [
+            {"params": decayed, "weight_decay": settings.weight_decay, **own},
+            {"params": plain, "weight_decay": 0.0, **own},
+        ]
+    return groups
 
 
 def learning_rate(step: int, steps_per_epoch: int, stage: Stage, settings: Optimisation) -> float:

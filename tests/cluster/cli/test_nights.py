@@ -13,7 +13,7 @@ from cluster.nights import notifying
 from jobs.batch import model_row
 from schemas.protocols import Report
 from tests.cluster.cli.conftest import Call, FakeRunner
-from tests.cluster.nights.world import Told
+from tests.cluster.nights.told import Told
 from tests.jobs.seeding import bundle_config, seed
 
 

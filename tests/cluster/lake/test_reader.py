@@ -458,3 +458,25 @@ def test_explaining_a_copy_overwrites_no_file_of_the_lake(local: SmallLake) -> N
         with pytest.raises(QueryError, match="only reads|failed"):
             local.reader().query(f"{explain} COPY (SELECT * FROM images) TO '{path}'")
     assert Path(path).read_bytes() == before
+
+
+def test_runs_of_a_key_come_newest_first_as_they_stand(any_root: str) -> None:
+    lake = SmallLake(any_root)
+    for run, state, key in (
+        ("R1", "published", "score/m"),
+        ("R2", "held", "score/m"),
+        ("R3", "published", "score/other"),
+        ("R4", "held", "score/m"),
+        ("R5", "abandoned", "score/m"),
+    ):
+        lake.state(run, state, key=key, facts=f'{{"run": "{run}"}}')
+    lake.state("R2", "published", key="score/m", facts="{}")
+    lake.state("R4", "discarded", key="score/m")
+    found = [
+        (row["run_id"], row["state"], row["facts"]) for row in lake.reader().runs_of(("score", "m"))
+    ]
+    assert found == [("R2", "published", "{}"), ("R1", "published", '{"run": "R1"}')]
+    earlier = lake.reader(as_of=at(5)).runs_of(("score", "m"))
+    assert [(row["run_id"], row["state"]) for row in earlier] == [
+        ("R4", "held"), ("R2", "held"), ("R1", "published"),
+    ]  # fmt: skip

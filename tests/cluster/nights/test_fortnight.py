@@ -17,7 +17,8 @@ from cluster.shards import ShardProcess, ShardTask, encode_rows
 from cluster.storage import open_storage
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution
-from tests.cluster.nights.world import Told, World, day, scores_of
+from tests.cluster.nights.told import Told
+from tests.cluster.nights.world import World, day, scores_of
 
 ARRIVALS = 10
 BUDGET = 20

@@ -214,3 +214,27 @@ def test_a_model_that_fails_keeps_no_other_from_its_work(lake: Nights) -> None:
 def test_another_driver_at_the_same_model_ends_the_night(lake: Nights) -> None:
     with pytest.raises(LeaseHeld):
         pass_over(lake, 1, Fails("lungs@1", LeaseHeld("Held")))
+
+
+@pytest.mark.slow
+def test_a_night_on_disk_and_on_s3(any_root: str) -> None:
+    """An upgrade, a held run and its publication, wherever the lake lies."""
+    lake = Nights(any_root)
+    lake.add_bundle()
+    lake.arrive(range(4))
+    assert told(pass_over(lake, 1)) == [("lungs@1", "published", 2)] * 2
+    lake.add_bundle(version=2)
+    lake.arrive(range(10, 12), day=2)
+    upgrade = [("lungs@2", "published", 2)] * 2
+    assert told(pass_over(lake, 2)) == [("lungs@1", "published", 2), *upgrade]
+    assert told(pass_over(lake, 3)) == [
+        ("lungs@1", "up_to_date", 0), ("lungs@2", "published", 2),
+    ]  # fmt: skip
+    lake.arrive(range(20, 23), day=4)
+    strict = SPEC.model_copy(update={"gate": Gate(min_count=9)})
+    (held,) = pass_over(lake, 4, spec=strict)
+    assert (held.facts["model"], held.status, lake.visible()) == ("lungs@2", "held", 12)
+    assert told(pass_over(lake, 5, spec=strict)) == [("lungs@2", "up_to_date", 0)]
+    assert held.run_id is not None
+    publish(lake.store.storage, held.run_id)
+    assert lake.visible() == 15

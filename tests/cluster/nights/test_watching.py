@@ -14,7 +14,7 @@ from schemas.specs.clean import CleanSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.night import NightSpec
 from schemas.specs.score import ScoreSpec
-from tests.cluster.nights.world import Told
+from tests.cluster.nights.told import Told
 
 JOBS: list[JobSpec] = [
     IngestSpec(name="arrivals", source="archive"),

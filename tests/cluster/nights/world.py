@@ -2,8 +2,7 @@
 
 import datetime as dt
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ from schemas.bundle import (
 from schemas.jobfile import JobFile, load
 from schemas.plan import Plan, ShardResult
 from schemas.protocols import Pool, Report
-from schemas.specs.night import Event
 from schemas.tables import rows_of
+from tests.cluster.nights.told import Told
 from workers.pixels.steps import Recipe
 from workers.pseudonyms import Pseudonymizer
 
@@ -131,20 +130,6 @@ def add_bundle(store: LakeStore, model: bytes, name: str, *, threshold: float = 
         run.record(run.pending()[0], ShardResult({"models": rows}, done=1, rejected=0))
         store.commit(run, {})
     return f"{name}@{version}"
-
-
-@dataclass
-class Told:
-    """Remembers what was told."""
-
-    events: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
-
-    def tell(self, event: Event, facts: Mapping[str, str]) -> None:
-        self.events.append((event, dict(facts)))
-
-    @property
-    def names(self) -> list[str]:
-        return [event for event, _ in self.events]
 
 
 class Archive:

@@ -168,14 +168,24 @@ class Place:
 
     def await_receipts(self, count: int) -> None:
         known = len(list(self.base.lake.glob("_runs/*/shards/0*.json")))
-        wait_until(lambda: len(self.receipts()) >= known + count, "no receipts came")
+        self._await(lambda: len(self.receipts()) >= known + count, "no receipts came")
+
+    def _await(self, there: Callable[[], bool], otherwise: str) -> None:
+        """Wait for something that the last command brings about, unless it fails."""
+        run = self.started[-1]
+
+        def there_or_failed() -> bool:
+            assert not run.poll(), run.communicate()
+            return there()
+
+        wait_until(there_or_failed, otherwise)
 
     def hold(self, worker: str) -> None:
         """Make a worker's shards wait before they are written."""
         hold_of(self.folder, worker).touch()
 
     def await_held(self, worker: str) -> None:
-        wait_until(hold_of(self.folder, worker).with_suffix(".reached").exists, "none got there")
+        self._await(hold_of(self.folder, worker).with_suffix(".reached").exists, "none got there")
 
     def let_go(self, worker: str) -> None:
         hold_of(self.folder, worker).unlink()

@@ -24,12 +24,15 @@ import psutil
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
+from tests.cluster.nodes.node import UP
+
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
 PACE = Path(__file__).with_name("pace")
 PORT = 6379
 MEMORY = 1_500_000_000
 STORE = 100_000_000
+START_S = 300.0
 _UNSHARE = (
     "setpriv",
     "--pdeathsig=KILL",
@@ -90,6 +93,8 @@ class Machine:
 
     name: str
     process: "subprocess.Popen[bytes]"
+    node: "subprocess.Popen[bytes] | None" = None
+    """Its Ray."""
 
     @property
     def pid(self) -> int:
@@ -105,7 +110,9 @@ class Machine:
     def kill(self) -> None:
         """Pull the plug."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.communicate(timeout=30)
+        if self.node:
+            self.node.wait(30)
 
 
 class Machines:
@@ -139,6 +146,7 @@ class Machines:
 
     def start_head(self) -> None:
         """Start a head, of an earlier one's name and address."""
+        self._count += 1
         head = self._connect("head", "10.77.0.1")
         self._start_ray(
             head,
@@ -150,11 +158,12 @@ class Machines:
             dashboard_port=8265,
             temp_dir=str(self._ray),
         )
-        self._await_ray(head)
+        if self._dashboard:
+            self._await_dashboard(head)
 
     def add(self, name: str) -> None:
-        self._count += 1
-        address = f"10.77.0.{self._count + 1}"
+        self._count += 1  # the head was the first
+        address = f"10.77.0.{self._count}"
         worker = self._connect(name, address)
         self._start_ray(worker, num_cpus=1, node_ip_address=address, gcs_address=self.address)
 
@@ -203,31 +212,36 @@ class Machines:
         _call(["nsenter", f"--target={self._switch.pid}", "--net", "--", *command])
 
     def _start_ray(self, machine: Machine, **settings: object) -> None:
+        """Start a node and wait until the others know it."""
         settings |= {"memory": MEMORY, "object_store_memory": STORE}
         settings |= {"min_worker_port": 0, "max_worker_port": 0, "num_gpus": 0}
         command = (sys.executable, "-m", "tests.cluster.nodes.node", json.dumps(settings))
-        with (self.folder / f"ray-{machine.name}.log").open("ab") as log:
-            subprocess.Popen(
+        log = self.folder / f"ray-{self._count}-{machine.name}.log"
+        with log.open("wb") as file:
+            machine.node = subprocess.Popen(
                 machine.command(*command),
                 cwd=CHECKOUT,
                 env=plain_environment()
                 | self.environment
                 | {"PATH": f"{BIN}:{os.environ['PATH']}"}
                 | paced(self.folder, machine.name, self._pace_s),
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        deadline_s = time.monotonic() + START_S
+        while UP not in (said := log.read_text()):
+            assert machine.node.poll() is None and time.monotonic() < deadline_s, said
+            time.sleep(0.1)
 
-    def _await_ray(self, head: Machine) -> None:
-        """Wait until the head takes drivers, and jobs if it has a dashboard."""
-        where = ("127.0.0.1", 8265) if self._dashboard else ("10.77.0.1", PORT)
-        there = f"import socket; socket.create_connection({where}, timeout=5).close()"
-        deadline_s = time.monotonic() + 300
+    def _await_dashboard(self, head: Machine) -> None:
+        """Wait until the head takes submissions."""
+        there = "import socket; socket.create_connection(('127.0.0.1', 8265), timeout=5).close()"
+        deadline_s = time.monotonic() + START_S
         while subprocess.run(
             head.command(sys.executable, "-S", "-c", there), stderr=subprocess.DEVNULL, check=False
         ).returncode:
-            assert time.monotonic() < deadline_s, "the head did not start"
+            assert time.monotonic() < deadline_s, "the dashboard did not start"
             time.sleep(0.5)
 
 

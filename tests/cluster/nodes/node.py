@@ -10,6 +10,8 @@ import sys
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
+UP = "This node is up."
+
 
 def main(settings: dict[str, object]) -> None:
     """Start a node, the head if it is told no head's address, and stay."""
@@ -21,6 +23,7 @@ def main(settings: dict[str, object]) -> None:
         shutdown_at_exit=False,
         spawn_reaper=False,
     )
+    print(UP, flush=True)
     signal.pause()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.nodes.conftest import Place
+from tests.cluster.nodes.machines import Machines
 
 pytestmark = [pytest.mark.nodes, pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -14,6 +15,7 @@ NIGHT = ("--night", "2026-11-21")
 
 def test_the_head_dies_and_the_job_is_submitted_again(places: Callable[[str], Place]) -> None:
     place = places("submissions")
+    assert isinstance(place.site, Machines)
     for name in ("w1", "w2"):
         place.site.add(name)
     out, _ = place.ended(place.start("submit", *NIGHT, "--no-wait"))

@@ -1,6 +1,7 @@
 """On real Rays: metrics as their port shows them, shards that stand still, clusters that grow."""
 
 import io
+import json
 import re
 import socket
 import time
@@ -34,20 +35,27 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def metrics_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A Ray of two CPUs; where its metrics are."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ray's own folder."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def metrics_port(folder: Path) -> Iterator[int]:
+    """A Ray of two CPUs whose processes log in JSON; where its metrics are."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("r")
-    ray.init(
-        num_cpus=2,
-        object_store_memory=STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        _temp_dir=str(folder),
-        _metrics_export_port=port,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYWARD_LOG", "json")
+        ray.init(
+            num_cpus=2,
+            object_store_memory=STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=str(folder),
+            _metrics_export_port=port,
+        )
     yield port
     ray.shutdown()
 
@@ -68,7 +76,7 @@ def scraped(port: int) -> dict[str, float]:
 
 
 def test_a_shard_that_stands_still_is_named_ended_and_its_image_rejected(
-    metrics_port: int, tmp_path: Path
+    metrics_port: int, folder: Path, tmp_path: Path
 ) -> None:
     images = ids(8)
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
@@ -88,6 +96,13 @@ def test_a_shard_that_stands_still_is_named_ended_and_its_image_rejected(
     assert said.getvalue().count("; its process is ended") == 2
     cost = run.receipts()["00000"].cost
     assert cost is not None and 0 < cost.cpu_s < 30 and cost.gpu_s == 0
+
+    files = (folder / "session_latest" / "logs").glob("worker-*.err")
+    lines = [line for one in files for line in one.read_text().splitlines() if "shard done" in line]
+    logged = {told["shard"]: told for told in map(json.loads, lines)}
+    assert logged["00000"]["done"] == 4 and logged["00001"]["rejected"] == 1
+    assert logged["00000"]["run_id"] == run.id and logged["00000"]["job"] == "toy"
+    assert logged["00000"]["node"] == ray.get_runtime_context().get_node_id()
 
     # Processes report every ten seconds.
     deadline, series = time.monotonic() + 60, scraped(metrics_port)

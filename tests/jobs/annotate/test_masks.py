@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from cluster.lake.store import LakeStore
+from cluster.shards import ShardOutcome, ShardProcess, ShardTask
 from schemas.errors import SourceError
 from schemas.protocols import Report
+from schemas.specs.annotate import AnnotateSpec
 from tests.jobs.annotate.archive import (
     annotated,
     boxes,
@@ -213,6 +215,30 @@ def test_a_pattern_that_matches_nothing_is_an_error(store: LakeStore, masks: Pat
         ({"category": "cyst", "allowed": ["lesion"]}, "cyst is not among allowed"),
     ],
 )
-def test_specs_that_make_no_sense_are_refused(store: LakeStore, changes: Any, said: str) -> None:
+def test_specs_that_make_no_sense_are_refused(changes: Any, said: str) -> None:
+    masks = {"root": "masks", "path": changes.pop("path", PATTERN)}
     with pytest.raises(ValueError, match=said):
-        _run(store, Path("masks"), **changes) if "masks" not in changes else annotated(store)
+        AnnotateSpec.model_validate({"dataset": "busi", "masks": masks} | changes)
+
+
+def test_an_interrupted_run_goes_on(
+    store: LakeStore, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    whole = ShardProcess.run
+
+    def dies(self: ShardProcess, task: ShardTask) -> ShardOutcome:
+        if len(computed) == 2:
+            raise RuntimeError("the driver died")
+        computed.append(task.shard)
+        return whole(self, task)
+
+    monkeypatch.setattr(ShardProcess, "run", dies)
+    with pytest.raises(RuntimeError, match="driver died"):
+        _run(store, masks, execution={"shard_images": 1})
+    assert boxes(store) == []
+    monkeypatch.setattr(ShardProcess, "run", whole)
+    report = _run(store, masks)
+    assert (report.resumed, report.counts.done) == (True, 4)
+    assert boxes(store) == BOXES
+    assert store.query("SELECT count(*) AS n FROM annotations")["n"].to_pylist() == [5]

@@ -10,9 +10,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from cluster.lake.store import LakeStore
-from jobs.annotate.sources import coco_entries
+from jobs.annotate.sources import coco_entries, csv_entries
 from schemas.errors import RejectedImage, SourceError
-from schemas.specs.annotate import CocoBoxes
+from schemas.specs.annotate import CocoBoxes, CsvBoxes
 from tests.jobs.annotate.archive import (
     annotated,
     boxes,
@@ -141,14 +141,12 @@ def test_a_category_that_is_not_allowed_rejects(store: LakeStore, tmp_path: Path
     [
         (b"path,x,y,w\n", "no column `h`"),
         (b"\xff\xfe\x00", "no UTF-8"),
+        (b"path,x,y,w,h\n" + b"a" * 200_000 + b",1,2,3,4\n", "can't be parsed.*got row 2"),
     ],
 )
-def test_files_that_are_no_boxes_are_errors(
-    store: LakeStore, tmp_path: Path, content: bytes, said: str
-) -> None:
-    write(tmp_path / "boxes.csv", content)
+def test_files_that_are_no_boxes_are_errors(content: bytes, said: str) -> None:
     with pytest.raises(SourceError, match=said):
-        annotated(store, csv={"file": str(tmp_path / "boxes.csv")})
+        list(csv_entries(CsvBoxes(file="boxes.csv"), content))
 
 
 def _document() -> dict[str, Any]:
@@ -245,10 +243,10 @@ def test_images_that_are_listed_wrongly_are_named(store: LakeStore, tmp_path: Pa
     ]
 
 
-@pytest.mark.parametrize("document", [[], {"images": []}, "{", {"images": [1]}])
-def test_files_that_are_no_coco_are_errors(store: LakeStore, tmp_path: Path, document: Any) -> None:
+@pytest.mark.parametrize("document", [[], {"images": []}, "text", {"images": [1]}])
+def test_files_that_are_no_coco_are_errors(document: Any) -> None:
     with pytest.raises(SourceError, match="no COCO data set"):
-        _coco(store, tmp_path, document)
+        list(coco_entries(CocoBoxes(file="a.json"), json.dumps(document).encode()))
 
 
 def test_regions_of_headers(tmp_path: Path) -> None:

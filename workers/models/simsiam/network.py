@@ -13,6 +13,8 @@ from torch.nn import functional
 from workers.models.network import build_network
 
 EMBEDDING = 2048
+COLLAPSED = 0.5
+"""Spread below which a network counts as collapsed: half of what it is without a collapse."""
 _BOTTLENECK = 512
 
 
@@ -53,21 +55,25 @@ class SimSiam(nn.Module):
 
 def similarity_loss(first: Sides, second: Sides) -> Tensor:
     """-1/2 (cos(p1, z2) + cos(p2, z1)), mean over images; -1 when the sides agree."""
+    return image_losses(first, second).mean()
+
+
+def image_losses(first: Sides, second: Sides) -> Tensor:
+    """The loss of each image, (N,)."""
     agreement_N = functional.cosine_similarity(
         first.predictions_ND.float(), second.embeddings_ND.float()
     ) + functional.cosine_similarity(second.predictions_ND.float(), first.embeddings_ND.float())
-    return -agreement_N.mean() / 2
+    return -agreement_N / 2
 
 
-def spread(embeddings_ND: Tensor) -> float:
+def spread(embeddings_ND: Tensor) -> Tensor:
     """Standard deviation over images of the normalised embeddings, times sqrt(D).
 
     About 1 for embeddings that point in all directions, 0 when all images get the same one: the
     collapse that the loss alone does not show, as it is then at its best.
     """
     unit_ND = functional.normalize(embeddings_ND.double(), dim=1)
-    deviation = unit_ND.std(dim=0, correction=0).mean()
-    return float(deviation) * math.sqrt(unit_ND.shape[1])
+    return unit_ND.std(dim=0, correction=0).mean() * math.sqrt(unit_ND.shape[1])
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

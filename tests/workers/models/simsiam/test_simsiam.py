@@ -49,11 +49,11 @@ def test_no_gradient_flows_through_the_side_that_is_predicted() -> None:
 
 def test_spread_is_1_in_all_directions_and_0_after_a_collapse() -> None:
     everywhere = torch.randn(2000, 256, generator=generator())
-    assert spread(everywhere) == pytest.approx(1.0, abs=0.01)
+    assert spread(everywhere).item() == pytest.approx(1.0, abs=0.01)
     one = torch.randn(1, 256, generator=generator())
-    assert spread(one.expand(50, 256)) == pytest.approx(0.0, abs=1e-9)
+    assert spread(one.expand(50, 256)).item() == pytest.approx(0.0, abs=1e-9)
     two = torch.cat([one.expand(25, 256), -one.expand(25, 256)])
-    assert spread(two) == pytest.approx(
+    assert spread(two).item() == pytest.approx(
         (one / one.norm()).abs().mean().item() * math.sqrt(256), abs=1e-6
     )
 

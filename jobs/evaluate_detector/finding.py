@@ -1,0 +1,127 @@
+"""The rows of a detector's evaluation: images of a split, what is marked and what was found."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.evaluate_detector.asking import Question
+from jobs.learned import refuse_learned
+from jobs.rows import GROUP, LATEST_SPLITS, count_folds, require_split
+from schemas.errors import SourceError, SplitError
+from schemas.protocols import Store
+
+_SOURCES = """
+SELECT DISTINCT source FROM annotated_images
+WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
+"""
+
+_ROWS = f"""
+WITH places AS ({LATEST_SPLITS}),
+scored AS (
+    SELECT image_id, max(run_id) AS run_id FROM predictions
+    WHERE model_id = $model_id GROUP BY image_id
+),
+marked AS (
+    SELECT image_id, list({{
+        'category': category, 'x': x, 'y': y, 'w': w, 'h': h, 'area': coalesce(area, w * h),
+        'ignored': coalesce(iscrowd, false) OR source != $source
+    }} ORDER BY source != $source, x, y, w, h, category) AS marks
+    FROM current_annotations
+    WHERE list_contains($sources, source) AND w > 0 AND h > 0 GROUP BY image_id
+),
+detected AS (
+    SELECT detections.image_id, list({{
+        'category': category, 'score': score, 'x': x, 'y': y, 'w': w, 'h': h
+    }} ORDER BY score DESC, x, y, w, h, category) AS found
+    FROM detections JOIN scored USING (image_id, run_id)
+    WHERE detections.model_id = $model_id GROUP BY detections.image_id
+),
+looked_at AS (SELECT image_id FROM annotated_images WHERE source = $source)
+SELECT places.image_id, CASE WHEN $fold IS NULL THEN places.part ELSE 'test' END AS part,
+    {GROUP} AS "group", marked.marks, detected.found, scored.run_id AS scored_by,
+    $every OR places.image_id IN (SELECT image_id FROM looked_at) AS looked_at
+FROM places
+JOIN current_images AS images ON images.image_id = places.image_id
+LEFT JOIN marked ON marked.image_id = places.image_id
+LEFT JOIN scored ON scored.image_id = places.image_id
+LEFT JOIN detected ON detected.image_id = places.image_id
+WHERE images.dataset = $dataset AND CASE
+    WHEN $fold IS NULL THEN places.part IN (SELECT unnest($parts))
+    ELSE places.part IN ('train', 'val') AND places.fold = $fold END
+ORDER BY places.image_id
+"""
+
+
+def find_rows(question: Question, store: Store) -> pa.Table:
+    """The images of the parts with their patient, what is marked in them and what was found.
+
+    Raises:
+        LeakError: if the model learned from an image it would be evaluated on, or from others of
+            its patient or its group of near-duplicates.
+        SourceError: if a source of annotations has looked at no image of the data set.
+        SplitError: if the split has no images in the parts, or no such fold.
+    """
+    spec = question.spec
+    require_split(store, spec.dataset, spec.split, question.parts_read)
+    if spec.fold is not None:
+        count_folds(store, spec.dataset, spec.split, spec.fold)
+    sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
+    _require_sources(question, store, sources)
+    found = store.query(
+        _ROWS,
+        {
+            "split": spec.split,
+            "dataset": spec.dataset,
+            "model_id": question.bundle["model_id"],
+            "source": spec.annotations,
+            "sources": sources,
+            "parts": question.parts_read,
+            "fold": spec.fold,
+            "every": spec.images == "all",
+        },
+    )
+    refuse_learned(store, question.bundle, found, dataset=spec.dataset, split=spec.split)
+    return found
+
+
+def usable(found: pa.Table, question: Question) -> pa.Table:
+    """The images that were looked at and scored.
+
+    Raises:
+        SplitError: if a sweep has none to choose on.
+    """
+    rows = found.filter(pc.and_(found["looked_at"], pc.is_valid(found["scored_by"])))
+    spec = question.spec
+    swept = pc.sum(pc.equal(rows["part"], spec.sweep_part)).as_py()
+    if spec.threshold == "sweep" and rows.num_rows and not swept:
+        raise SplitError(
+            "There is no image to choose a threshold on",
+            where=f"data set {spec.dataset}, split {spec.split}, part {spec.sweep_part}",
+            got="none that is annotated and scored",
+            remedy="score that part, too, or set `threshold: bundle`",
+        )
+    return rows.drop_columns(["looked_at"])
+
+
+def missing(found: pa.Table) -> dict[str, Any]:
+    """How many images count in no figure, and why."""
+    looked_at = found["looked_at"]
+    counts = {
+        "not annotated": pc.invert(looked_at),
+        "without a score": pc.and_(looked_at, pc.is_null(found["scored_by"])),
+    }
+    return {name: int(pc.sum(mask).as_py() or 0) for name, mask in counts.items()}
+
+
+def _require_sources(question: Question, store: Store, sources: list[str]) -> None:
+    dataset = question.spec.dataset
+    known = store.query(_SOURCES, {"dataset": dataset})["source"].to_pylist()
+    unknown = [one for one in sources if one not in known]
+    if unknown:
+        raise SourceError(
+            "No such source has annotated the data set",
+            where=dataset,
+            got=", ".join(unknown),
+            remedy=f"its sources: {', '.join(known) or 'none; annotate it with `kind: annotate`'}",
+        )

@@ -7,7 +7,7 @@ BENCH_ARGS ?=
 .PHONY: help setup demo test test-all test-cluster bench check format lock clean
 
 help: ## what each target does
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: ## the environment in .venv, from requirements.lock
 	@sh tools/setup.sh

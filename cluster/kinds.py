@@ -14,7 +14,9 @@ import jobs.explain
 import jobs.ingest
 import jobs.phantoms
 import jobs.prepare
+import jobs.pretrain
 import jobs.profile
+import jobs.review
 import jobs.score
 import jobs.split
 import jobs.train
@@ -40,12 +42,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "clean": Kind(jobs.clean.plan, jobs.clean.run),
         "prepare": Kind(jobs.prepare.plan, jobs.prepare.run),
         "split": Kind(jobs.split.plan, jobs.split.run),
+        "pretrain": Kind(jobs.pretrain.plan, jobs.pretrain.run),
         "train": Kind(jobs.train.plan, jobs.train.run),
         "train_detector": Kind(jobs.train_detector.plan, jobs.train_detector.run),
         "score": Kind(jobs.score.plan, jobs.score.run),
         "embed": Kind(jobs.embed.plan, jobs.embed.run),
         "evaluate": Kind(jobs.evaluate.plan, jobs.evaluate.run),
         "evaluate_detector": Kind(jobs.evaluate_detector.plan, jobs.evaluate_detector.run),
+        "review": Kind(jobs.review.plan, jobs.review.run),
         "explain": Kind(jobs.explain.plan, jobs.explain.run),
     }
 )

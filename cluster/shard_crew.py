@@ -17,7 +17,7 @@ from cluster.lake.runs import LakeRun
 from cluster.ray_failures import as_ours
 from cluster.shards import ShardProcess
 from cluster.slots import Growth, fitting, growth
-from cluster.watching.stalls import ASIDE
+from cluster.watching.stalls import Limits
 from schemas.errors import RunError
 from schemas.specs.base import Execution
 
@@ -37,16 +37,15 @@ Worker = tuple[Any, str]
 class ShardCrew:
     """Starts processes, and lets them go."""
 
-    def __init__(self, run: LakeRun, lake: str, execution: Execution) -> None:
+    def __init__(self, run: LakeRun, lake: str, execution: Execution, limits: Limits) -> None:
+        """``limits`` say when a shard stands still."""
         plan = run.plan
         self._run_id, self._job, self._execution = run.id, plan.name, execution
+        self._limits = limits
         gpus = execution.gpus_per_worker
         self._arguments = (lake, run.id, plan.kind, dict(plan.params), gpus)
-        # Ray knows the keyword; its overloads don't.
-        make: Any = ray.remote
-        self._process = make(concurrency_groups={ASIDE: 1})(ShardProcess).options(
-            max_restarts=0, num_cpus=1, num_gpus=gpus
-        )
+        process: Any = ray.remote(ShardProcess)
+        self._process = process.options(max_restarts=0, num_cpus=1, num_gpus=gpus)
         self.starting: dict[ray.ObjectRef[str], Any] = {}
         """Processes that have not started, by their answer once they have."""
         self._deaths = Deaths()
@@ -79,7 +78,7 @@ class ShardCrew:
         wanted = min(self._slots - working, waiting)
         for _ in range(wanted - len(self.starting)):
             actor = self._process.remote(*self._arguments)
-            self.starting[actor.ready.remote(self._job)] = actor
+            self.starting[actor.ready.remote(self._job, self._limits)] = actor
         self._check_patience(is_at_work=working > 0)
 
     def started(self, ready: "ray.ObjectRef[str]") -> Worker | None:

@@ -23,6 +23,7 @@ from cluster.shard_crew import LOOK_S, ShardCrew
 from cluster.shards import ProbeProcess, ShardOutcome, ShardTask, encode_rows
 from cluster.watching.metrics import RunMetrics, Standing
 from cluster.watching.stalls import Assignment, Limits, StallWatch, says_nothing_of_images
+from cluster.watching.words import forget, hear
 from cluster.works import WORKS
 from schemas.errors import ShardFailed
 from schemas.reasons import RejectReason
@@ -37,7 +38,6 @@ class ShardRun:
     def __init__(self, lake: str, run: LakeRun, execution: Execution, progress: Progress) -> None:
         self._run, self._execution, self._progress = run, execution, progress
         plan = run.plan
-        self._crew = ShardCrew(run, lake, execution)
         self._probe: Any = ray.remote(ProbeProcess).options(
             max_restarts=0, num_cpus=1, num_gpus=execution.gpus_per_worker
         )
@@ -49,7 +49,9 @@ class ShardRun:
         self._condemned: dict[str, dict[int, RejectReason]] = {}
         self._kill_s = execution.stall_kill_minutes and 60 * execution.stall_kill_minutes
         limits = Limits(60 * execution.stall_minutes, self._kill_s)
-        self._stalls = StallWatch(limits, partial(progress.note, level="warning"))
+        warn = partial(progress.note, level="warning")
+        self._stalls = StallWatch(limits, partial(hear, run.id), warn)
+        self._crew = ShardCrew(run, lake, execution, limits)
         labels = (plan.kind, plan.name, run.id)
         self._metrics = RunMetrics(labels, has_gpu=execution.gpus_per_worker > 0)
         self._looked_s = float("-inf")
@@ -75,6 +77,7 @@ class ShardRun:
         finally:
             self._crew.dismiss([one.actor for one in self._working.values()])
             self._metrics.show(Standing((), 0, len(self._queue), 0))
+            forget(self._run.id)
 
     def _wait(self) -> Sequence[Any]:
         # First those that start: among many that work, one is always ready.

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,11 +16,13 @@ from cluster.lake.runs import FINISH, Cost, LakeRun, RunWriter
 from cluster.storage import open_storage
 from cluster.watching.logs import TOLD, configure_logs, log_fields
 from cluster.watching.metrics import ShardFigures
+from cluster.watching.stalls import Limits, Reporter
+from cluster.watching.words import say
 from cluster.works import WORKS, Params
 from schemas.errors import RaywardError, RejectedImage
 from schemas.plan import Blob, PreparedPixels, ShardFunction, ShardResult
 from schemas.reasons import RejectReason
-from workers.stages import Stage, Stages, Whereabouts
+from workers.stages import Stage, Stages
 
 _log = logging.getLogger(__name__)
 _WHY = {
@@ -64,29 +67,33 @@ class ShardProcess:
         self._writer = RunWriter(open_storage(lake), run_id)
         self._params, self._gpus = params, gpus
         self._fetcher = Fetcher(lake)
+        self._run_id = run_id
         self._fields: dict[str, object] = {"kind": kind, "run_id": run_id}
-        self._stages = Stages()
+        self._reporter: Reporter | None = None
         self._function = _loaded(WORKS[kind].load, params)
 
-    def ready(self, job: str) -> str:
-        """Begin to log as a process of ``job``; returns the node it runs on."""
+    def ready(self, job: str, limits: Limits) -> str:
+        """Begin to log and to be watched as a process of ``job``; returns the node it runs on."""
         configure_logs()
         node: str = ray.get_runtime_context().get_node_id()
         self._fields |= {"job": job, "node": node}
+        self._reporter = Reporter(limits, partial(say, self._run_id))
         return node
-
-    def where(self) -> Whereabouts:
-        """Where the process is in its shard; asked from another thread."""
-        return self._stages.where()
 
     def run(self, task: ShardTask) -> ShardOutcome:
         """Compute a shard and put its receipt."""
-        with log_fields({**self._fields, "shard": task.shard}):
-            return self._run(task)
+        stages = Stages()
+        if self._reporter:
+            self._reporter.begin(task.shard, stages)
+        try:
+            with log_fields({**self._fields, "shard": task.shard}):
+                return self._run(task, stages)
+        finally:
+            if self._reporter:
+                self._reporter.end()
 
-    def _run(self, task: ShardTask) -> ShardOutcome:
+    def _run(self, task: ShardTask, stages: Stages) -> ShardOutcome:
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
-        self._stages = stages = Stages()
         rows = decode_rows(task.rows)
         with stages.during(Stage.FETCH):
             blobs = _blobs(self._fetcher, rows, task.condemned)

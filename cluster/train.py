@@ -17,6 +17,9 @@ POLL_S = 1.0
 _RETRIES = 2
 """How often a training is gone on with whose process died."""
 
+_TOLD = ("loss", "val_loss", "auc", "accuracy", "ap50", "spread", "probe_accuracy")
+"""Figures of an epoch that are shown, where a training has them."""
+
 Tell = Callable[[Noted], object]
 
 
@@ -123,6 +126,6 @@ class Shown:
 
 def told_epoch(done: int, epochs: int, figures: Mapping[str, float]) -> str:
     """A finished epoch in words: ``epoch 3 of 14: loss 0.21, auc 0.93``."""
-    shown = [name for name in ("loss", "val_loss", "auc", "accuracy", "ap50") if name in figures]
+    shown = [name for name in _TOLD if name in figures]
     told = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4g}" for name in shown)
     return f"epoch {done} of {epochs}: {told}"

@@ -13,6 +13,10 @@ from workers.detection.fitting import fit_detector
 from workers.models.classifier import finishing as classifier_finishing
 from workers.models.classifier.bundling import BundleFacts
 from workers.models.classifier.fitting import fit_classifier
+from workers.models.simsiam import bundling as simsiam_bundling
+from workers.models.simsiam.bundling import BackboneFacts
+from workers.models.simsiam.config import SimSiamConfig
+from workers.models.simsiam.fitting import fit_simsiam
 from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
 from workers.training.examples import Examples
@@ -129,6 +133,43 @@ class DetectorMethod:
         )
 
 
+@dataclass(frozen=True)
+class SimSiamMethod:
+    """A backbone, without labels."""
+
+    config: SimSiamConfig
+    facts: BackboneFacts
+    kind: str = "pretrain"
+
+    @property
+    def name(self) -> str:
+        """See `Method`."""
+        return self.facts.name
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Method`."""
+        return self.facts.fingerprint
+
+    def settings(self) -> dict[str, Any]:
+        """See `Method`."""
+        return self.config.to_dict()
+
+    def fit(
+        self, examples: Examples, context: TrainContext, origin: Origin, cache_bytes: int
+    ) -> Fitted:
+        """See `Method`."""
+        return fit_simsiam(self.config, examples, context, origin=origin, cache_bytes=cache_bytes)
+
+    def finish(
+        self, checkpoint: tuple[bytes, bytes], preprocessing: Preprocessing, examples: Examples
+    ) -> dict[str, bytes]:
+        """See `Method`."""
+        return simsiam_bundling.finish_bundle(
+            checkpoint, preprocessing, self.facts, self.config, examples
+        )
+
+
 def _classifier(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
     config = TrainConfig.from_dict(training)
     facts = BundleFacts(**bundle, architecture=config.architecture, classes=config.classes)
@@ -139,7 +180,11 @@ def _detector(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
     return DetectorMethod(DetectorConfig.from_dict(training), DetectorFacts(**bundle))
 
 
+def _simsiam(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
+    return SimSiamMethod(SimSiamConfig.from_dict(training), BackboneFacts(**bundle))
+
+
 METHODS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Method]] = MappingProxyType(
-    {"train": _classifier, "train_detector": _detector}
+    {"train": _classifier, "train_detector": _detector, "pretrain": _simsiam}
 )
 """By kind: the method that a plan's ``training`` and ``bundle`` describe."""

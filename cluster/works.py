@@ -217,6 +217,12 @@ def _evaluate_detector(params: Params) -> ShardFunction:
     return load(params, draw_detection)
 
 
+def _review(params: Params) -> ShardFunction:
+    from workers.detection.missing import load
+
+    return load(params)
+
+
 WORKS: Mapping[str, Work] = MappingProxyType(
     {
         "phantoms": Work(_phantoms, finish=_phantoms_finish),
@@ -231,6 +237,7 @@ WORKS: Mapping[str, Work] = MappingProxyType(
         "explain": Work(_explain, finish=_explain_finish, probe=_decode_probe),
         "evaluate": Work(_evaluate, whole=True),
         "evaluate_detector": Work(_evaluate_detector, whole=True),
+        "review": Work(_review, whole=True),
     }
 )
 """Kinds that compute in shards."""

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from schemas.errors import LeakError, SplitError
+from schemas.bundle import CONFIG_FILE, DetectionSettings, parse_config
+from schemas.errors import BundleError, LeakError, SplitError
+from schemas.naming import reference
 from schemas.protocols import Store
 
 LATEST_SPLITS = """
@@ -240,3 +242,21 @@ def count_leaks(asked: BySplit, store: Store, wanted: Mapping[str, Any]) -> dict
             remedy="split anew with `kind: split`, or set `allow_leaks: true` to train anyway",
         )
     return leaks
+
+
+def detection_settings(bundle: Mapping[str, Any], store: Store) -> DetectionSettings:
+    """What a bundle's detections mean, from its configuration.
+
+    Raises:
+        BundleError: if it is no detector.
+    """
+    uri = f"{bundle['uri']}/{CONFIG_FILE}"
+    config = parse_config(store.read_source(uri), str(bundle["uri"]))
+    if config.detection is None:
+        raise BundleError(
+            "The bundle is no detector",
+            where=reference(bundle),
+            got=config.family,
+            remedy="name a detector; `kind: evaluate` is for classifiers",
+        )
+    return config.detection

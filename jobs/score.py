@@ -10,6 +10,7 @@ from jobs.gate import Gatekeeper
 from jobs.pending import Wanted, find_pending
 from jobs.prepared import by_file, where_prepared
 from jobs.rows import IN_PARTS, count_folds, require_split
+from schemas.errors import BundleError
 from schemas.plan import Counts, Plan, shard_bounds
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.score import ScoreSpec
@@ -26,7 +27,7 @@ def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
     studies are planned, so many images at most, and the others are counted as deferred.
 
     Raises:
-        BundleError: if the lake has no such bundle.
+        BundleError: if the lake has no such bundle, or it has no classes.
         SplitError: if the parts of the split have no images, or it has no such fold.
     """
     return _plan(spec, store, store.bundle(spec.model), limit)
@@ -67,6 +68,7 @@ def identity(spec: ScoreSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plan(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any], limit: int | None) -> Plan:
+    _check_scores(bundle)
     wanted = _wanted(spec, store, bundle)
     if limit is not None:
         wanted = replace(wanted, order=NEWEST_FIRST)
@@ -94,6 +96,17 @@ def _plan(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any], limit: int |
             "night": store.night.isoformat(),
         },
     )
+
+
+def _check_scores(bundle: Mapping[str, Any]) -> None:
+    if not bundle["classes"]:
+        raise BundleError(
+            "The bundle has no classes, so it scores nothing: it was trained without labels",
+            where=f"{bundle['name']}@{bundle['version']}, score.model",
+            got=bundle["family"],
+            remedy=f"take its features with `kind: embed`, or train from it with "
+            f"`start: bundle:{bundle['name']}`",
+        )
 
 
 def _wanted(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:

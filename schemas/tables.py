@@ -360,6 +360,26 @@ _ALL = (
         ),
     ),
     _table(
+        "candidates",
+        "a box that annotations are likely to lack, by a review",
+        (
+            _column("review", pa.string(), "the review's name"),
+            _column("dataset", pa.string(), "the data set"),
+            _column("source", pa.string(), "whose annotations lack it"),
+            _column("rank", pa.int32(), "place in the list, from 1, the most confident first"),
+            _image_id(),
+            _column("model_id", pa.string(), "the model that is most confident of it"),
+            _column("votes", pa.int32(), "models of the review that see it"),
+            _column("category", pa.string(), "what that model takes it for"),
+            _column("score", pa.float32(), "its confidence", "0-1"),
+            *_box("box"),
+            _column(
+                "overlap", pa.float32(), "largest intersection over union with a marked box", "0-1"
+            ),
+        ),
+        sort_by=("dataset", "review", "rank"),
+    ),
+    _table(
         "runs",
         "a state a finished run took; the last row of a run is where it stands",
         (

@@ -1,4 +1,4 @@
-"""`report`: the tables of a job file's studies."""
+"""`report`: the tables of a job file's studies, and of its evaluations of detectors."""
 
 import sys
 from typing import Annotated
@@ -23,7 +23,7 @@ def report(
     sets: SetOption = None,
     only: OnlyOption = None,
 ) -> None:
-    """Print the tables of a file's studies.
+    """Print the tables of a file's studies, and of its evaluations of detectors.
 
     From the figures that the lake holds now: of each trial those of its newest evaluation. Nothing
     is computed and Ray is not started.
@@ -42,10 +42,19 @@ def report(
         )
     job_file = load(file, profile=profile, sets=sets or (), lake=lake)
 
+    from cluster.cli.detector_tables import evaluations_of, print_evaluations
     from cluster.cli.study_tables import print_study, studies_of
     from cluster.lake.store import LakeStore
 
-    studies = studies_of(job_file, only or ())
+    evaluations = evaluations_of(job_file, only or ())
+    names = {spec.name for spec in evaluations}
+    others = [name for name in only or () if name not in names]
+    has_study = any(spec.kind == "study" for spec in job_file.jobs)
+    studies = []
+    if others or not evaluations or (has_study and not only):
+        studies = studies_of(job_file, others)
     store = LakeStore.open(job_file.lake)
     for study in studies:
         print_study(study, store, sys.stdout, form)
+    if evaluations:
+        print_evaluations(evaluations, store, sys.stdout, form)

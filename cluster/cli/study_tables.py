@@ -47,6 +47,13 @@ def print_study(study: StudySpec, store: LakeStore, stream: TextIO, form: str = 
         others = trained_otherwise(study, store)
     tables = [make_table(study, table, found) for table in study.tables]
     below = [*study_notes(study, found, looked, others), *_compared(study)]
+    print_tables(tables, below, stream, form)
+
+
+def print_tables(
+    tables: Sequence[StudyTable], below: Sequence[str], stream: TextIO, form: str
+) -> None:
+    """Print tables, then notes ``below``; in CSV, notes go to stderr."""
     if form == "csv":
         print("\n".join(comma_separated(table) for table in tables), end="", file=stream)
         for note in [*(note for table in tables for note in notes(table)), *below]:

@@ -34,6 +34,7 @@ COMMIT_ORDER = (
     "annotations", "detections", "anomalies", "embeddings", "explanations", "leaks",
     "suspects", "rejects",
     "images", "quality", "prepared", "splits", "models", "predictions", "metrics", "profiles",
+    "candidates",
 )  # fmt: skip
 """Details first, then rejects, then results; `runs` comes last and makes them visible."""
 DELTA_ERRORS = (DeltaError, OSError)

@@ -31,6 +31,7 @@ PATH_FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
         "annotate": (("masks", "root"), ("csv", "file"), ("coco", "file")),
         "ingest": (("source",), ("metadata", "file")),
         "phantoms": (("target",),),
+        "pretrain": (("start",),),
         "train": (("start",),),
     }
 )

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.bundle import CONFIG_FILE, DetectionSettings, parse_config
+from jobs.rows import detection_settings
+from schemas.bundle import DetectionSettings
 from schemas.errors import BundleError
 from schemas.naming import reference, segment
 from schemas.plan import fingerprint
@@ -136,21 +137,3 @@ class Question:
                 "model_id": self.bundle["model_id"],
             },
         }
-
-
-def detection_settings(bundle: Mapping[str, Any], store: Store) -> DetectionSettings:
-    """What a bundle's detections mean, from its configuration.
-
-    Raises:
-        BundleError: if it is no detector.
-    """
-    uri = f"{bundle['uri']}/{CONFIG_FILE}"
-    config = parse_config(store.read_source(uri), str(bundle["uri"]))
-    if config.detection is None:
-        raise BundleError(
-            "The bundle is no detector",
-            where=reference(bundle),
-            got=config.family,
-            remedy="evaluate a classifier with `kind: evaluate`",
-        )
-    return config.detection

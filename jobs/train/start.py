@@ -9,6 +9,9 @@ from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
 from workers.pixels.steps import Recipe
 
+BACKBONES = ("classifier", "simsiam")
+"""Families whose weights are those of a network of timm."""
+
 
 def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> Start:
     """Find what ``spec.start`` names; ``folds`` are the fold held out and the one validated on.
@@ -28,12 +31,12 @@ def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> St
 def _check_fit(
     spec: TrainSpec, bundle: Mapping[str, Any], name: str, data: Mapping[str, Any]
 ) -> None:
-    if bundle["family"] != "classifier":
+    if bundle["family"] not in BACKBONES:
         raise BundleError(
-            "The start bundle is no classifier",
+            "The start bundle is no network of timm",
             where=f"{name}, train.start",
             got=bundle["family"],
-            remedy="start from a bundle that `kind: train` made",
+            remedy="start from a bundle that `kind: train` or `kind: pretrain` made",
         )
     if bundle["architecture"] != spec.architecture:
         raise BundleError(

@@ -13,7 +13,9 @@ from schemas.specs.explain import ExplainSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.phantoms import PhantomsSpec
 from schemas.specs.prepare import PrepareSpec
+from schemas.specs.pretrain import PretrainSpec
 from schemas.specs.profile import ProfileSpec
+from schemas.specs.review import ReviewSpec
 from schemas.specs.score import ScoreSpec
 from schemas.specs.split import SplitSpec
 from schemas.specs.study import StudySpec
@@ -29,12 +31,14 @@ SPECS: Mapping[str, type[JobSpec]] = MappingProxyType(
         "clean": CleanSpec,
         "prepare": PrepareSpec,
         "split": SplitSpec,
+        "pretrain": PretrainSpec,
         "train": TrainSpec,
         "train_detector": DetectorSpec,
         "score": ScoreSpec,
         "embed": EmbedSpec,
         "evaluate": EvaluateSpec,
         "evaluate_detector": EvaluateDetectorSpec,
+        "review": ReviewSpec,
         "study": StudySpec,
         "explain": ExplainSpec,
     }

@@ -8,6 +8,7 @@ import pytest
 from cluster import shard_crew
 from cluster.shard_crew import ShardCrew
 from cluster.slots import Growth
+from cluster.watching.stalls import Limits
 from schemas.errors import RunError
 from schemas.specs.base import Execution
 
@@ -22,15 +23,18 @@ class Cluster:
     killed: int = 0
     now_s: float = 0.0
 
-    def remote(self, *_: object, **__: object) -> Any:
-        return lambda _kind: self
+    def remote(self, _kind: type) -> "Cluster":
+        return self
 
     def options(self, **_: object) -> Any:
         outer = self
 
+        class Method:
+            def remote(self, *_: object) -> object:
+                return object()
+
         class Actor:
-            class ready:
-                remote = staticmethod(lambda job: object())
+            ready = Method()
 
             @staticmethod
             def remote(*_: object) -> "Actor":
@@ -66,7 +70,7 @@ def crew_of(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, execution: Execut
     monkeypatch.setattr(shard_crew, "fitting", lambda gpus: cluster.there)
     monkeypatch.setattr(shard_crew, "growth", lambda gpus: cluster.growth)
     run: Any = Run()
-    return ShardCrew(run, "lake", execution)
+    return ShardCrew(run, "lake", execution, Limits(600.0))
 
 
 @pytest.mark.parametrize(

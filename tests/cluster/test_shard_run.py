@@ -107,7 +107,7 @@ class PretendedRay:
     def kill(self, _: object) -> None:
         return
 
-    def begin(self, job: str = "") -> str:
+    def begin(self, *_: object) -> str:
         self.starts += 1
         if self.starts <= self.failing_starts:
             raise died(NODE_DIED)
@@ -117,6 +117,7 @@ class PretendedRay:
         for module in (shard_run, shard_crew, slots):
             monkeypatch.setattr(module, "ray", self)
         monkeypatch.setattr(slots, "state", self)
+        monkeypatch.setattr(shard_run, "forget", lambda run_id: None)
 
     def probe(self, row: bytes) -> None:
         self.decide(decode_rows(row)["image_id"].to_pylist())

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.lake.store import LakeStore
-from jobs import embed, train
+from jobs import embed
+from jobs.batch import model_row
 from schemas.errors import BundleError, RejectedImage, SplitError
 from schemas.plan import Blob, ShardResult
 from schemas.reasons import RejectReason
@@ -34,7 +35,7 @@ MODEL_ID = "00112233aabbccdd"
 @pytest.fixture
 def store(tmp_path: Path) -> LakeStore:
     lake = open_lake(tmp_path)
-    seed(lake, {"models": [train.model_row(bundle_config("lungs"), 1, nightly=False)]})
+    seed(lake, {"models": [model_row(bundle_config("lungs"), 1, nightly=False)]})
     return lake
 
 

@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 
 from cluster.lake.store import LakeStore
 from cluster.shards import ShardProcess, ShardTask, encode_rows
-from jobs import evaluate, train
+from jobs import evaluate
+from jobs.batch import model_row
 from schemas.bundle import OperatingPoint
 from schemas.errors import BundleError, LeakError
 from schemas.plan import ShardResult
@@ -46,7 +47,7 @@ def store(tmp_path: Path) -> LakeStore:
         operating_point=OperatingPoint(positive="ill", threshold=0.6, rule="f1"),
     )
     configs = [bundle_config("lungs"), rival]
-    seed(lake, {"models": [train.model_row(config, 1, nightly=False) for config in configs]})
+    seed(lake, {"models": [model_row(config, 1, nightly=False) for config in configs]})
     seed(lake, {"predictions": [_prediction("lungs", n, _ill("lungs", n)) for n in TEST]})
     rows = [_prediction("rival", n, 1 - _ill("rival", n)) for n in TEST if n != 39]
     seed(lake, {"predictions": rows})
@@ -224,7 +225,7 @@ def test_new_scores_of_the_other_model_are_compared_anew(store: LakeStore) -> No
 
 
 def test_a_model_nobody_scored_with_is_compared_on_nothing(store: LakeStore) -> None:
-    seed(store, {"models": [train.model_row(bundle_config("new", "0" * 16), 1, nightly=False)]})
+    seed(store, {"models": [model_row(bundle_config("new", "0" * 16), 1, nightly=False)]})
     report = _run(store, _asked(against="new"))
     assert report.facts["without a score by new@1"] == 8
     assert not any(metric.endswith("_p") for _, metric, _ in _rows(store))
@@ -232,7 +233,7 @@ def test_a_model_nobody_scored_with_is_compared_on_nothing(store: LakeStore) -> 
 
 def test_models_of_other_classes_cannot_be_compared(store: LakeStore) -> None:
     config = bundle_config("knees", "1" * 16, classes=("bent", "straight"), operating_point=None)
-    seed(store, {"models": [train.model_row(config, 1, nightly=False)]})
+    seed(store, {"models": [model_row(config, 1, nightly=False)]})
     with pytest.raises(BundleError, match=r"against knees@1\): got bent, straight.*ill, well"):
         evaluate.plan(_asked(against="knees"), store)
 
@@ -240,7 +241,7 @@ def test_models_of_other_classes_cannot_be_compared(store: LakeStore) -> None:
 def test_the_other_model_must_not_have_learned_from_the_images(store: LakeStore) -> None:
     data = {"dataset": DATASET, "split": SPLIT, "fold": None}
     told = bundle_config("cheat", "2" * 16, data=data)
-    seed(store, {"models": [train.model_row(told, 1, nightly=False)]})
+    seed(store, {"models": [model_row(told, 1, nightly=False)]})
     with pytest.raises(LeakError, match=r"cheat@1, part test of later\): got 1 of 1 images"):
         evaluate.plan(_asked(against="cheat", split=_learned_split(store)), store)
 
@@ -274,7 +275,7 @@ def test_pictures_lie_below_the_lake_apart_for_each_question(store: LakeStore) -
 
 def test_a_later_version_of_the_same_weights_has_its_own_pictures(store: LakeStore) -> None:
     _run(store, _asked())
-    row = train.model_row(bundle_config("lungs"), 2, nightly=False)
+    row = model_row(bundle_config("lungs"), 2, nightly=False)
     seed(store, {"models": [row]})
     assert "lungs@2" in _run(store, _asked()).facts["pictures"]
     assert _run(store, _asked(pictures=False)).status == "published"

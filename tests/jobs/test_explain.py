@@ -12,7 +12,8 @@ from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.shards import ShardProcess, ShardTask, encode_rows, finish_run
 from cluster.sources import local_etag
-from jobs import explain, train
+from jobs import explain
+from jobs.batch import model_row
 from schemas.bundle import OperatingPoint, parse_config
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution
@@ -79,7 +80,7 @@ def store(tmp_path: Path) -> LakeStore:
         {
             "images": [_row(tmp_path, n) for n in range(COUNT)],
             "splits": [place(n, "test" if n % 3 else "train") for n in range(COUNT)],
-            "models": [train.model_row(config, 1, nightly=False)],
+            "models": [model_row(config, 1, nightly=False)],
             "predictions": [
                 {
                     "image_id": image_id(n),

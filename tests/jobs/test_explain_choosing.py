@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cluster.lake.store import LakeStore
-from jobs import explain, train
+from jobs import explain
+from jobs.batch import model_row
 from schemas.errors import BundleError, QueryError, SplitError
 from schemas.specs.explain import ExplainSpec
 from tests.jobs.seeding import (
@@ -27,7 +28,7 @@ MODEL_ID = "00112233aabbccdd"
 def store(tmp_path: Path) -> LakeStore:
     """Forty images, ill from 2 to 3 of every four; scored but for the last; threshold 0.25."""
     lake = open_lake(tmp_path)
-    seed(lake, {"models": [train.model_row(bundle_config("lungs"), 1, nightly=False)]})
+    seed(lake, {"models": [model_row(bundle_config("lungs"), 1, nightly=False)]})
     generator = np.random.default_rng(0)
     rows = [
         _prediction(n, float(np.float32(generator.beta(2, 4 if n % 4 < 2 else 1))))
@@ -103,7 +104,7 @@ def test_more_classes_are_told_apart_by_the_second_likeliest(store: LakeStore) -
         {"image_id": image_id(n), "model_id": "ff" * 8, "scores": list(one), "score": max(one)}
         for n, one in scores.items()
     ]
-    models = [train.model_row(config, 1, nightly=False)]
+    models = [model_row(config, 1, nightly=False)]
     seed(store, {"models": models, "predictions": rows})
     found = _chosen(store, model="three", choose="certain")
     assert [row["image_id"] for row in found] == [image_id(n) for n in (4, 2, 0, 3)]
@@ -113,7 +114,7 @@ def test_more_classes_are_told_apart_by_the_second_likeliest(store: LakeStore) -
 
 
 def test_another_version_and_a_moved_point_are_told_apart(store: LakeStore) -> None:
-    newer = train.model_row(bundle_config("lungs", "ee" * 8), 2, nightly=False)
+    newer = model_row(bundle_config("lungs", "ee" * 8), 2, nightly=False)
     seed(store, {"models": [newer], "predictions": [_prediction(0, 0.9, "ee" * 8)]})
     assert [row["image_id"] for row in _chosen(store)] == [image_id(0)]
     older = _chosen(store, model="lungs@1")

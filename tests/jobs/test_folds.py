@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, split, train
+from jobs.batch import model_row
 from schemas.errors import LeakError, SplitError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.split import SplitSpec
@@ -154,7 +155,7 @@ def _scored(store: LakeStore, data: dict[str, Any]) -> None:
     seed(
         store,
         {
-            "models": [train.model_row(config, 1, nightly=False)],
+            "models": [model_row(config, 1, nightly=False)],
             "predictions": predictions,
         },
     )

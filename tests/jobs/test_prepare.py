@@ -113,7 +113,7 @@ def test_data_sets_share_pixels_and_the_lease_of_a_recipe(store: LakeStore) -> N
 
 
 def test_only_rejects_that_say_something_of_the_bytes_stand(store: LakeStore) -> None:
-    reasons = dict(enumerate(RejectReason, start=20))
+    reasons = dict(enumerate(RejectReason, start=13))
     why = {"stage": "prepare", "subject": prepare.subject(spec())}
     rejects = [
         why | {"image_id": image_id(number), "etag": f"e{number}", "reason": reason.value}

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from sklearn import metrics as sk
 
 from cluster.lake.store import LakeStore
-from jobs import evaluate, score, train
+from jobs import evaluate, score
+from jobs.batch import model_row
 from schemas.errors import BundleError, SplitError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
@@ -34,7 +35,7 @@ MODEL_ID = "00112233aabbccdd"
 def store(tmp_path: Path) -> LakeStore:
     lake = open_lake(tmp_path)
     config = bundle_config("lungs")
-    seed(lake, {"models": [train.model_row(config, 1, nightly=False)]})
+    seed(lake, {"models": [model_row(config, 1, nightly=False)]})
     return lake
 
 
@@ -222,7 +223,7 @@ def test_labels_that_come_back_are_evaluated_again(store: LakeStore) -> None:
 def test_moved_operating_point_is_evaluated_anew(store: LakeStore) -> None:
     _predictions(store)
     before = _run(store, _evaluate())
-    row = train.model_row(bundle_config("lungs"), 1, nightly=False)
+    row = model_row(bundle_config("lungs"), 1, nightly=False)
     point = json.dumps({"positive": "ill", "threshold": 0.9, "rule": "youden"})
     seed(store, {"models": [{**row, "version": 2, "operating_point": point}]})
     after = _run(store, _evaluate())

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, train
+from jobs.batch import model_row
 from jobs.learned import learned_images
 from jobs.train.features import PLATT_FOLDS
 from schemas.bundle import BundleConfig, Preprocessing, digest
@@ -48,7 +49,7 @@ def _config(name: str, model_id: str, **changes: Any) -> BundleConfig:
 
 
 def _put(store: LakeStore, config: BundleConfig, version: int = 1) -> None:
-    seed(store, {"models": [train.model_row(config, version, nightly=False)]})
+    seed(store, {"models": [model_row(config, version, nightly=False)]})
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_bundle_is_a_start_by_its_weights_and_its_identity(store: LakeStore) -
     assert train.plan(_spec(start="bundle:base@1"), store).fingerprint == plan.fingerprint
     assert train.plan(_spec(start="none"), store).fingerprint != plan.fingerprint
     twin, newer = _config("twin", START), _config("base", "77")
-    rows = [train.model_row(twin, 1, nightly=False), train.model_row(newer, 2, nightly=False)]
+    rows = [model_row(twin, 1, nightly=False), model_row(newer, 2, nightly=False)]
     seed(store, {"models": rows})
     assert train.plan(_spec(start="bundle:twin"), store).fingerprint == plan.fingerprint
     newest = train.plan(_spec(), store)
@@ -170,7 +171,7 @@ def test_what_a_start_learned_is_learned_too(store: LakeStore) -> None:
     parts = {33: "val", 34: "train", 35: "train"}
     rows = {
         "splits": [place(n, part, split_name="early") for n, part in parts.items()],
-        "models": [train.model_row(one, 1, nightly=False) for one in configs],
+        "models": [model_row(one, 1, nightly=False) for one in configs],
     }
     seed(store, rows)
     learned = learned_images(store, late).to_pylist()

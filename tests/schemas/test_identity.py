@@ -12,6 +12,7 @@ from schemas.specs.ingest import IngestSpec
 
 REQUIRED: dict[str, Any] = {
     "dataset": "d", "split": "s", "model": "m", "target": "t", "source": "x", "train": {},
+    "annotations": "a", "models": ("m",),
 }  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def test_ten_mistakes_are_told_at_once(mistakes: Callable[..., tuple[Mistake, ..
     assert allowed["lake"] == "a path, or s3://bucket/prefix"
     assert allowed["jobs.clean.phash.max_distanc"] == "max_distance"
     assert allowed["jobs.clean.min_side"] == "a whole number >= 0"
-    assert allowed["jobs.trian.kind"].startswith("phantoms, ingest, clean")
+    assert allowed["jobs.trian.kind"].startswith("phantoms, ingest, annotate")
     what = {one.field: one.what for one in found}
     assert "did you mean train" in what["jobs.trian.kind"]
     assert "did you mean max_distance" in what["jobs.clean.phash.max_distanc"]
@@ -223,7 +223,7 @@ def job(fields: str, kind: str = "train") -> str:
         ("lake: l\njobs: []\n", 2, "jobs", "is no list of jobs", "a list of 0", "at least one"),
         ("lake: l\njobs:\n  a: 1\n", 2, "jobs", "is no list", "a mapping of a", "a list"),
         ("lake: l\njobs:\n  - 3\n", 3, "jobs[0]", "is no job", "3", "a mapping"),
-        ("lake: l\njobs:\n  - name: x\n", 3, "jobs.x.kind", "is missing", "", "ingest, clean"),
+        ("lake: l\njobs:\n  - name: x\n", 3, "jobs.x.kind", "is missing", "", "ingest, annotate"),
         ("lake: l\njobs:\n  - dataset: x\n", 3, "jobs[0].kind", "is missing", "", "ingest"),
         ("lake: ''\njobs:\n  - {kind: clean, dataset: d}\n", 1, "lake", "no place", "''", "s3://"),
         ("lake: 3\njobs:\n  - {kind: clean, dataset: d}\n", 1, "lake", "no place", "3", "a path"),

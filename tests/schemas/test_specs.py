@@ -13,6 +13,8 @@ from schemas.specs.split import SplitSpec
 REQUIRED = {
     "phantoms": {"target": "t"},
     "ingest": {"source": "s"},
+    "annotate": {"dataset": "d", "dicom": {}},
+    "profile": {"dataset": "d"},
     "clean": {"dataset": "d"},
     "prepare": {"dataset": "d"},
     "split": {"dataset": "d"},
@@ -20,6 +22,8 @@ REQUIRED = {
     "score": {"dataset": "d", "model": "m"},
     "evaluate": {"dataset": "d", "split": "s", "model": "m"},
     "embed": {"dataset": "d", "model": "m"},
+    "evaluate_detector": {"dataset": "d", "split": "s", "model": "m", "annotations": "a"},
+    "review": {"dataset": "d", "split": "s", "annotations": "a", "models": ["m"]},
     "explain": {"dataset": "d", "model": "m"},
     "study": {"train": {"dataset": "d", "split": "s"}},
 }

@@ -13,8 +13,8 @@ from workers.detection.families import family_of
 from workers.models.network import start_from
 from workers.training.loop import hash_seed
 
-_BACKBONE = "backbone."
-_BODY = (_BACKBONE, "neck.")
+_BACKBONE, _NECK = "backbone.", "neck."
+_BODY = (_BACKBONE, _NECK)
 """What must fit; heads are of the classes, and may be others."""
 
 
@@ -49,16 +49,12 @@ def take_weights(network: nn.Module, weights: bytes) -> tuple[str, ...]:
         tensors = safetensors.torch.load(weights)
     except (safetensors.SafetensorError, ValueError) as error:
         raise BundleError("the weights are no safetensors file", got=type(error).__name__) from None
-    if any(name.startswith(_BODY[1]) for name in tensors):
+    if any(name.startswith(_NECK) for name in tensors):
         return _take_detector(network, tensors)
     backbone = network.get_submodule("backbone")
-    # The whole file of a method that trains a backbone has it under this name.
-    own = {
-        name.removeprefix(_BACKBONE): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_BACKBONE)
-    }
-    start_from(backbone, safetensors.torch.save(own) if own else weights, new_head=True)
+    # A VGG's large layers lie behind its features, and a detector's backbone has none.
+    features = {name: one for name, one in tensors.items() if not name.startswith("pre_logits.")}
+    start_from(backbone, safetensors.torch.save(features), new_head=True)
     known = {f"{_BACKBONE}{name}" for name in backbone.state_dict()}
     return tuple(name for name in network.state_dict() if name not in known)
 

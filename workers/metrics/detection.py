@@ -188,7 +188,8 @@ class Ranked:
         """Average precision (T, S) where each image counts as often as its weight says.
 
         NaN where no box is left. Copies of an image stand side by side in COCO's order, and only
-        the last of several right ones is read there, so that weights give what copies would.
+        the last of several right ones is read there, so that weights give what copies would; up to
+        detections of equal confidence in one image, whose copies would alternate.
         """
         wanted_S = self.wanted_N @ weights_NS
         found_TS = np.full((len(self.right_TD), weights_NS.shape[1]), np.nan)

@@ -137,5 +137,5 @@ _AT_ONCE = 4_000_000
 
 
 def _pieces(froc: Froc, drawn_GS: Floats) -> int:
-    resamples = drawn_GS.shape[1]
+    resamples = int(drawn_GS.shape[1])
     return max(1, min(resamples, -(-len(froc.scores_E) * resamples // _AT_ONCE)))

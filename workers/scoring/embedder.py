@@ -60,7 +60,7 @@ def load(params: Mapping[str, Any], files: Mapping[str, bytes]) -> ShardFunction
     """
     device = str(params.get("device", "cpu"))
     config = parse_config(files[CONFIG_FILE])
-    check_planned(params, config)
+    check_planned(params, config, ("classifier", "simsiam"))
     check_files(config, files, (WEIGHTS_FILE,))
     backend = TORCH_FP32 if device == "cpu" else TORCH_CUDA_FP32
     if device == "cpu":

@@ -5,7 +5,7 @@ common switch, its own processes, its own host name, memory and Ray folder. Kill
 its plug: nobody says goodbye, and no connection is closed. `Raylets` makes do with several raylets
 in one network, for machines that permit no name spaces.
 
-Every node on one host counts the whole host's memory, so that each is told its own.
+Every node on one host counts the whole host's memory, so each is told its own.
 """
 
 import json
@@ -17,11 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 from ray._private.node import Node
+from ray._raylet import Config  # type: ignore[attr-defined]  # compiled, without types
 from ray.cluster_utils import Cluster
 
 from tests.cluster.nodes.node import UP
@@ -34,16 +39,10 @@ MEMORY = 1_500_000_000
 STORE = 100_000_000
 START_S = 300.0
 _UNSHARE = (
-    "setpriv",
-    "--pdeathsig=KILL",
-    "unshare",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--mount-proc",
-    "--net",
-    "--uts",
+    *("setpriv", "--pdeathsig=KILL"),
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--uts"),
 )
+"""Starts a machine: when this process ends so does the machine, with all that runs on it."""
 _PATIENCE = {
     "RAY_raylet_start_wait_time_s": "240",
     "RAY_agent_register_timeout_ms": "240000",
@@ -58,9 +57,8 @@ def why_no_machines() -> str:
     """What keeps this machine from pretending to be several; empty if nothing does."""
     if sys.platform != "linux":
         return "Linux name spaces are needed"
-    missing = [
-        one for one in ("setpriv", "unshare", "nsenter", "ip", "mount") if not shutil.which(one)
-    ]
+    needed = ("setpriv", "unshare", "nsenter", "ip", "mount")
+    missing = [one for one in needed if not shutil.which(one)]
     if missing:
         return f"not installed: {', '.join(missing)}"
     script = (
@@ -252,25 +250,30 @@ class Raylets:
         self.folder, self._pace_s = folder, pace_s
         self._ray = Path(tempfile.mkdtemp(prefix="rwn-"))
         (self._ray / "ray").mkdir()
-        self.environment = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(self._ray)}
+        # The ports are open to the network. One token for all tests: Ray reads it once a process.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}
+        self.environment = {"RAY_TMPDIR": str(self._ray), **token}
         self._nodes: dict[str, Node] = {}
         self._still: dict[str, list[psutil.Process]] = {}
-        before = dict(os.environ)
-        os.environ.update(self.environment)
-        try:
+        with self._surroundings():
             self._cluster = Cluster(
                 initialize_head=True,
-                head_node_args={
-                    "num_cpus": 0,
-                    "include_dashboard": False,
-                    "memory": MEMORY,
-                    "object_store_memory": STORE,
-                    "env_vars": paced(folder, "head", pace_s),
-                },
+                head_node_args={"include_dashboard": False, **self._settings("head", 0)},
             )
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+
+    def _settings(self, name: str, cpus: int) -> dict[str, Any]:
+        sizes = {"num_cpus": cpus, "memory": MEMORY, "object_store_memory": STORE}
+        return {**sizes, "env_vars": paced(self.folder, name, self._pace_s)}
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """What this process, and the nodes that it starts, must know of the cluster."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            Config.initialize("")  # Ray read the environment when it was imported
+            yield
+        Config.initialize("")
 
     @property
     def address(self) -> str:
@@ -281,15 +284,12 @@ class Raylets:
         return ["env", f"--chdir={folder}", *command]
 
     def add(self, name: str) -> None:
-        self._nodes[name] = self._cluster.add_node(
-            num_cpus=1,
-            memory=MEMORY,
-            object_store_memory=STORE,
-            env_vars=paced(self.folder, name, self._pace_s),
-        )
+        with self._surroundings():
+            self._nodes[name] = self._cluster.add_node(**self._settings(name, 1))
 
     def kill(self, name: str) -> None:
-        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+        with self._surroundings():
+            self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
     def cut(self, name: str) -> None:
         raylet = psutil.Process(self._nodes[name].all_processes["raylet"][0].process.pid)
@@ -305,7 +305,8 @@ class Raylets:
     def stop(self) -> None:
         for name in list(self._still):
             self.heal(name)
-        self._cluster.shutdown()
+        with self._surroundings():
+            self._cluster.shutdown()
         shutil.rmtree(self._ray, ignore_errors=True)
 
 

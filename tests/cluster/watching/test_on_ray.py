@@ -21,7 +21,7 @@ from cluster.shard_run import ShardRun
 from cluster.watching.metrics import exported_names
 from schemas.specs.base import Execution
 from tests.cluster.lake.toy import ids
-from tests.cluster.watching.toys import ToyProbe, ToyShards, begun, toy_plan
+from tests.cluster.watching.toys import ToyProbe, ToyShards, begun, nodes_in, toy_plan
 
 STORE = 80 * 2**20
 
@@ -127,9 +127,9 @@ def test_a_run_uses_a_node_that_joins_while_it_is_at_work(
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    images = ids(36)
+    images = ids(12)
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
-    plan = toy_plan(images, 36, {"notes": str(notes), "sleep_s": 1.0})
+    plan = toy_plan(images, 12, {"notes": str(notes)})
     if promised:
         monkeypatch.setenv("RAYWARD_SLOTS", "3")
     execution = Execution(workers=3 if promised else None)
@@ -143,14 +143,14 @@ def test_a_run_uses_a_node_that_joins_while_it_is_at_work(
             run = begun(store, plan)
             work = ShardRun(store.root, run, execution, Progress(io.StringIO()))
             computed = aside.submit(work.compute, run.pending())
-            while len(list(notes.iterdir())) < 3 and not computed.done():
+            while len(nodes_in(notes)) < 3 and not computed.done():
                 time.sleep(0.1)
             cluster.add_node(num_cpus=2, object_store_memory=STORE)
             computed.result()
-            assert run.outcomes().done == 36
+            assert run.outcomes().done == 12
     finally:
         ray.shutdown()
         cluster.shutdown()
-    by_node = [path.name.partition("-")[0] for path in notes.iterdir()]
+    by_node = nodes_in(notes)
     assert len(set(by_node)) == 2
-    assert len(by_node) == 36, "a shard was computed twice"
+    assert len(by_node) == 12, "a shard was computed twice"

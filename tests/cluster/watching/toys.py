@@ -33,7 +33,7 @@ def toy_plan(images: list[str], shards: int, params: Mapping[str, Any]) -> Plan:
 
 
 def toy_function(params: Mapping[str, Any]) -> ShardFunction:
-    """Notes the node, takes ``sleep_s``, and stands still at the image ``hang``."""
+    """Notes the node, and stands still at the image ``hang``."""
 
     def compute(rows: pa.Table, blobs: Sequence[Blob]) -> ShardResult:
         images: list[str] = rows["image_id"].to_pylist()
@@ -41,10 +41,8 @@ def toy_function(params: Mapping[str, Any]) -> ShardFunction:
             for image, blob in zip(images, blobs, strict=True):
                 if image == params.get("hang") and isinstance(blob, bytes):
                     time.sleep(600)
-        time.sleep(params.get("sleep_s", 0.0))
         if "notes" in params:
-            node = ray.get_runtime_context().get_node_id()
-            Path(params["notes"], f"{node}-{images[0]}").touch()
+            _note(Path(params["notes"]), images[0])
         bad = [image for image, blob in zip(images, blobs, strict=True) if blob != b""]
         rejects = [
             {"image_id": image, "stage": "clean", "reason": "crashed_worker"} for image in bad
@@ -53,6 +51,22 @@ def toy_function(params: Mapping[str, Any]) -> ShardFunction:
         return ShardResult({"rejects": rows_of("rejects", rejects)}, done=done, rejected=len(bad))
 
     return compute
+
+
+def _note(notes: Path, image: str) -> None:
+    """Note the node; after three shards, wait for a second one to have noted something."""
+    node = ray.get_runtime_context().get_node_id()
+    deadline = time.monotonic() + 240
+    while len(seen := nodes_in(notes)) >= 3 and set(seen) == {node}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    Path(notes, f"{node}-{image}").touch()
+
+
+def nodes_in(notes: Path) -> list[str]:
+    """The node of every shard that was noted."""
+    return [path.name.partition("-")[0] for path in notes.iterdir()]
 
 
 class ToyShards(ShardProcess):

@@ -17,6 +17,7 @@ from tests.jobs.annotate.archive import (
     annotated,
     boxes,
     catalogue,
+    mask,
     picture,
     png,
     rejects,
@@ -95,6 +96,20 @@ def test_rows_become_boxes_and_what_fits_nowhere_is_named(store: LakeStore, tmp_
         "row 7: a number is missing or none"
     )
     assert _csv(store, tmp_path, rows).status == "up_to_date"
+
+
+def test_masks_are_of_the_image_as_it_is_shown(store: LakeStore, tmp_path: Path) -> None:
+    """What was drawn on the picture before its EXIF turned it does not fit."""
+    masks = {"root": str(tmp_path / "masks"), "path": r"(?P<category>\w+)/(?P<image>.+)\.png"}
+    write(
+        tmp_path / "masks" / "cyst" / "turned.png", png(mask((30, 50, 9, 9), height=60, width=40))
+    )
+    assert annotated(store, masks=masks).counts.done == 1
+    assert boxes(store) == [_found("turned.jpg", "cyst", 30, 50, 9, 9)]
+    write(tmp_path / "masks" / "cyst" / "turned.png", png(mask((50, 1, 9, 9))))
+    assert annotated(store, masks=masks).counts.rejected == 1
+    assert rejects(store) == [("size_mismatch", "its mask is 60 x 40, the image 40 x 60")]
+    assert boxes(store) == []
 
 
 def test_a_row_that_goes_takes_its_box_along(store: LakeStore, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def finished(made: DetectorConfig, fitted: Fitted, folder: Path, **facts: str) -
     return finish_bundle(last, fitted.preprocessing, known, made, examples(16, 8))
 
 
-@pytest.mark.parametrize("family", ["centernet", "yolox"])
+@pytest.mark.parametrize("family", [pytest.param("centernet", marks=pytest.mark.slow), "yolox"])
 def test_a_training_is_bundled_and_scores(family: str, tmp_path: Path) -> None:
     made = replace(config(family), ema_decay=0.9, ema_ramp=4)
     context = LocalContext(tmp_path / "kept")
@@ -101,6 +101,7 @@ def test_openvino_detects_what_eager_does(tmp_path: Path) -> None:
     assert np.abs(one - two).max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["centernet", "yolox"])
 def test_a_killed_training_ends_with_the_same_weights(family: str, tmp_path: Path) -> None:
     made = replace(config(family), ema_decay=0.9)
@@ -139,6 +140,7 @@ def test_depth_freezes_the_backbone_alone(family: str) -> None:
         backbone_depth_setter(network, [6])
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stays_as_it_was(tmp_path: Path) -> None:
     made = config("centernet", epochs=1)
     made = replace(made, stages=(replace(made.stages[0], unfrozen=0),))
@@ -157,12 +159,8 @@ def test_weights_of_a_classifier_or_a_detector_are_a_start() -> None:
     weights = safetensors.torch.save(dict(classifier.state_dict()))
     network = build_detector(made)
     left = take_weights(network, weights)
-    assert torch.equal(
-        network.state_dict()["backbone.conv1.0.weight"]
-        if "backbone.conv1.0.weight" in network.state_dict()
-        else network.state_dict()["backbone.conv1.weight"],
-        classifier.state_dict().get("conv1.0.weight", classifier.state_dict().get("conv1.weight")),
-    )
+    for name, tensor in network.get_submodule("backbone").state_dict().items():
+        assert torch.equal(tensor, classifier.state_dict()[name]), name
     assert {name.partition(".")[0] for name in left} == {"neck", "heat", "size", "offset"}
     # A detector of other classes: all but the heat map's last layer is taken.
     other = build_detector(replace(made, classes=("lesion",), seed=7))
@@ -182,14 +180,14 @@ def test_the_last_epochs_show_whole_images_and_add_l1() -> None:
     reader = MarkedReader(known, made.recipe)
     images = MarkedImages(ImageCache(known.of_part("train"), reader, max_bytes=CACHE), reader)
     share = Share(0, 8, 2)
-    whole = [batch for epoch in (2,) for batch in epoch_batches(made, images, epoch, share)]
+    whole = list(epoch_batches(made, images, 2, share))
     seen = {one.tobytes() for pixels_NCSS, _ in whole for one in pixels_NCSS.numpy()}
     alone = {one.pixels_CSS.tobytes() for one in images.take(np.arange(16))}
     assert seen == alone
-    first = [batch for batch in epoch_batches(made, images, 0, share)]
+    first = list(epoch_batches(made, images, 0, share))
     mixed = {one.tobytes() for pixels_NCSS, _ in first for one in pixels_NCSS.numpy()}
     assert not mixed & alone
-    again = [batch for batch in epoch_batches(made, images, 0, share)]
+    again = list(epoch_batches(made, images, 0, share))
     assert all(
         torch.equal(a, b)
         for one, two in zip(first, again, strict=True)

@@ -110,7 +110,7 @@ def shard(sizes: list[tuple[int, int]]) -> pa.Table:
     orientation=st.sampled_from([1, 3, 8]),
     resize=st.sampled_from(["letterbox", "stretch"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_boxes_land_in_the_original_to_within_a_pixel(
     width: int,
     height: int,

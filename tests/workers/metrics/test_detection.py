@@ -15,7 +15,7 @@ from workers.metrics.detection import FIGURES, Judged, Ranked, coco_figures, eva
 CLASSES = ("cyst", "HCC", "hemangioma")
 
 
-def image(rng: np.random.Generator, group: str, *, ignored: float = 0.1) -> Judged:
+def image(rng: np.random.Generator, group: str, *, digits: int) -> Judged:
     """A few boxes of all sizes, detections near them, and others."""
     count = int(rng.integers(0, 5))
     low_B2, side_B2 = rng.uniform(0, 300, (count, 2)), rng.uniform(8, 180, (count, 2))
@@ -29,15 +29,16 @@ def image(rng: np.random.Generator, group: str, *, ignored: float = 0.1) -> Judg
     named_D = np.concatenate([np.repeat(categories_B, 2), rng.integers(0, len(CLASSES), 4)])
     wrong_D = rng.random(len(named_D)) < 0.2
     named_D = np.where(wrong_D, (named_D + 1) % len(CLASSES), named_D)
-    scores_D = -np.sort(-rng.random(len(named_D)).astype(np.float32).round(2))
-    boxes = Boxes(corners_B4.astype(np.float32), categories_B, rng.random(count) < ignored)
+    scores_D = -np.sort(-rng.random(len(named_D)).astype(np.float32).round(digits))
+    boxes = Boxes(corners_B4.astype(np.float32), categories_B, rng.random(count) < 0.1)
     areas_B = (side_B2.prod(axis=1) * rng.uniform(0.5, 1, count)).astype(np.float32)
     return Judged(boxes, areas_B, Detections(corners_D4, scores_D, named_D), group)
 
 
-def world(seed: int, count: int = 30) -> list[Judged]:
+def world(seed: int, count: int = 30, *, digits: int = 2) -> list[Judged]:
+    """Images whose confidences have a few digits: with two, many are equal."""
     rng = np.random.default_rng(seed)
-    return [image(rng, f"p{number // 2}") for number in range(count)]
+    return [image(rng, f"p{number // 2}", digits=digits) for number in range(count)]
 
 
 def by_another_package(images: Sequence[Judged]) -> list[float]:
@@ -128,7 +129,7 @@ def test_nothing_found_is_zero_and_nothing_marked_is_nothing() -> None:
 
 
 def test_a_resample_is_what_copies_of_its_images_score() -> None:
-    images = world(4, count=16)
+    images = world(4, count=16, digits=7)
     patients = Patients.of([one.group for one in images])
     evaluation = evaluate(images, len(CLASSES))
     ranked = [Ranked.of(evaluation, place) for place in range(len(CLASSES))]

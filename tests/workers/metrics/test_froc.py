@@ -23,7 +23,7 @@ IMAGES = [
     outcomes((NONE, 1, 0.6), (NONE, 1, 0.6)),
     outcomes(),
 ]
-"""Three lesions, one of them found as what it is, one as another, one not; three false positives."""
+"""Three lesions, found as what it is, as another and not at all; three false positives."""
 GROUPS = ["a", "a", "b", "c"]
 
 

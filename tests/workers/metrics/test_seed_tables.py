@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from workers.metrics import confusion as matrices
+from workers.metrics.bootstrap import Patients
+from workers.metrics.lesions import Lesions, lesion_figures
 from workers.metrics.severity import (
     custom_precision,
     expected_cost,
@@ -117,21 +118,24 @@ TABLES = {
 }
 
 
+COLUMNS = {
+    "total": "total",
+    "overdetected": "over_detections",
+    "missed": "misses",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "f1",
+}
+"""Our metric of each printed column."""
+
+
 def _computed(matrix: tuple[tuple[int, ...], ...]) -> dict[str, list[float]]:
     """The columns of a table out of its matrix; the last value is the mean or the sum."""
-    counts = np.asarray(matrix, float)
-    sums = {
-        "total": counts.sum(axis=1)[1:],
-        "overdetected": counts[0, 1:],
-        "missed": counts[1:, 0],
+    found = lesion_figures(Lesions(np.asarray([matrix]), TUMOURS, Patients.of(["all"])))
+    return {
+        column: [found[metric, name][0] for name in (*TUMOURS, None)]
+        for column, metric in COLUMNS.items()
     }
-    shares = {
-        "precision": matrices.precision(counts)[1:],
-        "recall": matrices.recall(counts)[1:],
-        "f1": matrices.f1(counts)[1:],
-    }
-    columns = {name: [*values, values.sum()] for name, values in sums.items()}
-    return columns | {name: [*values, values.mean()] for name, values in shares.items()}
 
 
 @pytest.mark.parametrize("name", TABLES)

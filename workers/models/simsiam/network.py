@@ -46,10 +46,11 @@ class SimSiam(nn.Module):
 
     def forward(self, first_NCHW: Tensor, second_NCHW: Tensor) -> tuple[Sides, Sides]:
         """Both sides in one call, so that DDP sees one forward pass for each backward one."""
-        return self._side(first_NCHW), self._side(second_NCHW)
+        return self.project(self.backbone(first_NCHW)), self.project(self.backbone(second_NCHW))
 
-    def _side(self, views_NCHW: Tensor) -> Sides:
-        embeddings_ND = self.projector(self.backbone(views_NCHW))
+    def project(self, features_ND: Tensor) -> Sides:
+        """What projector and predictor make of the backbone's features."""
+        embeddings_ND = self.projector(features_ND)
         return Sides(embeddings_ND.detach(), self.predictor(embeddings_ND))
 
 

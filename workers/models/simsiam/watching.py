@@ -3,7 +3,7 @@
 Suffixes: N images, C channels, S side of an image, D numbers of a feature vector.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,47 +72,46 @@ class Watch:
     def validate(self, network: nn.Module) -> Mapping[str, float]:
         """The figures of the epoch that has just been trained, equal on every rank.
 
-        ``spread`` is the mean over the epoch's batches, as the method's authors have it;
-        ``val_spread`` that of validation images, and ``val_loss`` their loss, in evaluation mode.
-        ``sound_epoch`` counts the epochs up to this one, or is 0 where it has collapsed.
+        ``spread`` is the mean over the epoch's batches, as the method's authors have it. Of
+        validation images, in evaluation mode: their loss ``val_loss``, and how far embeddings and
+        the backbone's features spread, ``val_spread`` and ``feature_spread``. ``sound_epoch``
+        counts the epochs up to this one, or is 0 where it has collapsed.
         """
         figures = {"spread": float(ranks.average(torch.stack(self._spreads)).mean())}
         with full_float32():
             figures |= self._validated(network)
             if self._config.probe is not None and self._is_due(self._config.probe):
                 figures |= self._probed(network, self._config.probe)
-        sound = min(figures["spread"], figures["val_spread"]) >= COLLAPSED
-        return figures | {"sound_epoch": float(self._epoch + 1) * sound}
+        return figures | {"sound_epoch": float(self._epoch + 1) * (figures["spread"] >= COLLAPSED)}
 
     def _validated(self, network: nn.Module) -> dict[str, float]:
-        cache = self._watched.caches.val
-        world = len(ranks.gather_counts(0, self._device))
-        chosen = np.arange(min(len(cache), max(MOST_WATCHED // world, 1)))
+        cache, rank = self._watched.caches.val, self._watched.share.rank
+        chosen = np.arange(min(len(cache), max(MOST_WATCHED // self._ranks(), 1)))
         # The same views in every epoch, so that epochs can be compared.
-        rank = self._watched.share.rank
         generator = torch.Generator().manual_seed(hash_seed(self._config.seed, rank, 7))
-        rows = [np.zeros((0, 1))]
-        vectors: list[NDArray[np.float64]] = []
+        found: tuple[list[Tensor], ...] = ([], [], [])
         for positions in _parts(chosen, self._watched.share.batch):
             pixels_NCSS = torch.from_numpy(cache.images(positions)).to(self._device)
-            first, second = self._sides(network, pixels_NCSS, generator)
-            rows.append(_array(image_losses(first, second)[:, None]))
-            vectors.append(_array(first.embeddings_ND))
-        losses_N1 = ranks.gather_rows(np.concatenate(rows), self._device)
-        width = _width(vectors, self._device)
-        found_ND = ranks.gather_rows(np.concatenate([np.zeros((0, width)), *vectors]), self._device)
+            features, sides = zip(*self._two_views(network, pixels_NCSS, generator), strict=True)
+            rows = image_losses(*sides)[:, None], sides[0].embeddings_ND, features[0]
+            for known, one in zip(found, rows, strict=True):
+                known.append(one)
+        losses_N1, embeddings_ND, features_ND = (self._gather(one) for one in found)
         return {
             "val_loss": float(losses_N1.mean()),
-            "val_spread": float(spread(torch.from_numpy(found_ND))),
+            "val_spread": float(spread(torch.from_numpy(embeddings_ND))),
+            "feature_spread": float(spread(torch.from_numpy(features_ND))),
         }
 
-    def _sides(
+    def _two_views(
         self, network: nn.Module, pixels_NCSS: Tensor, generator: Generator
-    ) -> tuple[Sides, Sides]:
-        views = self._config.views
-        first_NCSS = make_view(pixels_NCSS, views, generator)
-        sides: tuple[Sides, Sides] = network(first_NCSS, make_view(pixels_NCSS, views, generator))
-        return sides
+    ) -> Iterator[tuple[Tensor, Sides]]:
+        """The features of two views of each image, and what becomes of them."""
+        backbone: nn.Module = network.get_submodule("backbone")
+        project: Callable[[Tensor], Sides] = network.project  # type: ignore[assignment]
+        for _ in range(2):
+            features_ND = backbone(make_view(pixels_NCSS, self._config.views, generator))
+            yield features_ND, project(features_ND)
 
     def _is_due(self, probe: ProbeSettings) -> bool:
         done = self._epoch + 1
@@ -134,27 +133,23 @@ class Watch:
     def _features(self, backbone: nn.Module, cache: ImageCache) -> NDArray[np.float64]:
         """Class and feature vector of every image of a part that has a class, (N, 1 + D)."""
         targets_N = self._watched.targets[cache.rows]
-        world = len(ranks.gather_counts(0, self._device))
-        chosen = np.flatnonzero(targets_N != UNKNOWN)[: max(MOST_PROBED // world, 1)]
-        vectors = [
-            _array(backbone(torch.from_numpy(cache.images(positions)).to(self._device)))
-            for positions in _parts(chosen, self._watched.share.batch)
-        ]
-        width = _width(vectors, self._device)
-        own_ND = np.concatenate([np.zeros((0, width)), *vectors])
-        rows = np.concatenate([targets_N[chosen, None], own_ND], axis=1)
-        return ranks.gather_rows(rows, self._device)
+        chosen = np.flatnonzero(targets_N != UNKNOWN)[: max(MOST_PROBED // self._ranks(), 1)]
+        rows = []
+        for positions in _parts(chosen, self._watched.share.batch):
+            features_ND = backbone(torch.from_numpy(cache.images(positions)).to(self._device))
+            classes_N1 = torch.from_numpy(targets_N[positions, None]).to(features_ND)
+            rows.append(torch.cat([classes_N1, features_ND], dim=1))
+        return self._gather(rows)
+
+    def _gather(self, parts: Sequence[Tensor]) -> NDArray[np.float64]:
+        """The rows of all ranks; a rank without images has none."""
+        width = max(ranks.gather_counts(parts[0].shape[1] if parts else 0, self._device))
+        own = [one.double().cpu().numpy() for one in parts]
+        return ranks.gather_rows(np.concatenate([np.zeros((0, width)), *own]), self._device)
+
+    def _ranks(self) -> int:
+        return len(ranks.gather_counts(0, self._device))
 
 
 def _parts(positions: Indices, size: int) -> list[Indices]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
-
-
-def _array(values_ND: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = values_ND.double().cpu().numpy()
-    return found
-
-
-def _width(vectors: list[NDArray[np.float64]], device: torch.device) -> int:
-    """Numbers of a vector, also on a rank that has none."""
-    return max(ranks.gather_counts(vectors[0].shape[1] if vectors else 0, device))

@@ -1,0 +1,93 @@
+"""The kind `review`: list boxes that annotations are likely to lack."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.batch import run_batch
+from jobs.review.finding import Reviewed, find_images
+from jobs.rows import digest_rows
+from schemas.naming import segment
+from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.protocols import Pool, Report, Store
+from schemas.specs.review import ReviewSpec
+
+_JUDGING = 1
+"""Raised when the same rows give another list than before."""
+_COLUMNS = ("image_id", "marks", "found")
+
+
+def plan(spec: ReviewSpec, store: Store) -> Plan:
+    """Plan the images that a model may judge, or nothing where the newest list is of these rows.
+
+    A model judges no image that it was trained or validated on, nor others of their patients or
+    near-duplicates; the plan's facts say how many images no model may judge.
+
+    Raises:
+        BundleError: if the lake has no such bundle, or it is no detector.
+        SourceError: if no such source has annotated the data set.
+        SplitError: if the split has no images.
+    """
+    return _plan(spec, store, find_images(spec, store))
+
+
+def run(spec: ReviewSpec, pool: Pool, store: Store) -> Report:
+    """Make the list, unless it is there already."""
+    with store.snapshot():
+        stated = identity(spec, find_images(spec, store))
+    return run_batch(
+        spec,
+        lambda: _plan(spec, store, find_images(spec, store)),
+        pool,
+        store,
+        key=key(spec),
+        identity=stated,
+    )
+
+
+def key(spec: ReviewSpec) -> tuple[str, ...]:
+    """A run alone may write a review of a data set."""
+    return (spec.kind, spec.dataset, spec.name)
+
+
+def identity(spec: ReviewSpec, reviewed: Reviewed) -> Mapping[str, Any]:
+    """What the list depends on: the question, the boxes and the detections."""
+    return spec.identity() | {
+        "judging": _JUDGING,
+        "review": spec.name,
+        "models": [bundle["model_id"] for bundle in reviewed.bundles],
+        "rows": digest_rows(reviewed.rows, _COLUMNS),
+    }
+
+
+def _plan(spec: ReviewSpec, store: Store, reviewed: Reviewed) -> Plan:
+    stated = identity(spec, reviewed)
+    last = store.last_run(key(spec))
+    known = last is not None and last["fingerprint"] == run_fingerprint(spec.kind, stated)
+    rows = reviewed.rows
+    inputs = rows.slice(0, 0) if known else rows
+    folder = "/".join(("reports", "review", segment(spec.dataset), segment(spec.name)))
+    facts = dict(reviewed.facts)
+    if rows.num_rows:
+        facts["files"] = f"{store.root}/{folder}"
+    return Plan(
+        kind=spec.kind,
+        name=spec.name,
+        key=key(spec),
+        identity=stated,
+        params={
+            "columns": {
+                "review": spec.name,
+                "dataset": spec.dataset,
+                "source": spec.annotations,
+            },
+            "classes": reviewed.classes,
+            "iou": spec.iou,
+            "limit": spec.limit,
+            "target": f"{store.root}/{folder}",
+        },
+        inputs=inputs,
+        # One shard: a list is ranked over all images.
+        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
+        counts=Counts(up_to_date=rows.num_rows) if known else Counts(),
+        facts=facts,
+    )

@@ -1,0 +1,164 @@
+"""The images of a review: what is marked in each, and what models found that may judge it."""
+
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.learned import met_images
+from jobs.rows import LATEST_SPLITS, detection_settings, require_split
+from schemas.errors import SourceError
+from schemas.naming import reference
+from schemas.protocols import Store
+from schemas.specs.review import ReviewSpec
+
+_PARTS = ("train", "val", "test")
+
+_IMAGES = f"""
+WITH numbered AS (
+    SELECT *, row_number() OVER (ORDER BY uri, frame, image_id) AS number,
+        count(*) OVER (PARTITION BY uri) AS frames
+    FROM (
+        SELECT image_id, uri, frame, width, height, patient_id, age, sex, label
+        FROM current_images WHERE dataset = $dataset
+    )
+),
+marked AS (
+    SELECT image_id, list({{
+        'category': category, 'x': x, 'y': y, 'w': w, 'h': h, 'area': coalesce(area, w * h),
+        'ignored': coalesce(iscrowd, false) OR source != $source
+    }} ORDER BY source != $source, x, y, w, h, category) AS marks
+    FROM current_annotations
+    WHERE list_contains($sources, source) AND w > 0 AND h > 0 GROUP BY image_id
+)
+SELECT numbered.* EXCLUDE (frame, frames),
+    CASE WHEN frames > 1 THEN frame END AS frame, marked.marks
+FROM numbered JOIN ({LATEST_SPLITS}) AS places ON places.image_id = numbered.image_id
+LEFT JOIN marked ON marked.image_id = numbered.image_id
+WHERE list_contains($parts, places.part) AND ($every OR numbered.image_id IN (
+    SELECT image_id FROM annotated_images WHERE source = $source))
+ORDER BY number
+"""
+"""Numbers are those of `rayward coco`: of the whole data set."""
+
+_SCORED = """
+SELECT image_id, max(run_id) AS run_id FROM predictions
+WHERE model_id = $model_id AND image_id NOT IN (SELECT unnest(CAST($met AS VARCHAR[])))
+GROUP BY image_id
+"""
+_FOUND = f"""
+WITH scored AS ({_SCORED})
+SELECT scored.image_id, list({{
+    'model_id': $model_id, 'category': category, 'score': score, 'x': x, 'y': y, 'w': w, 'h': h
+}} ORDER BY score DESC, x, y, w, h, category)
+    FILTER (WHERE score >= CAST($least AS FLOAT)) AS found
+FROM scored LEFT JOIN (SELECT * FROM detections WHERE model_id = $model_id) AS seen
+    ON seen.image_id = scored.image_id AND seen.run_id = scored.run_id
+GROUP BY scored.image_id
+"""
+_SOURCES = """
+SELECT DISTINCT source FROM annotated_images
+WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
+"""
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The images that a model may judge."""
+
+    rows: pa.Table
+    """Columns ``image_id, number, file_name, frame, width, height, patient_id, age, sex, label``;
+    ``marks`` (category, x, y, w, h, area, ignored) and ``found`` (model_id, category, score, x, y,
+    w, h), px of the original."""
+    bundles: Sequence[Mapping[str, Any]]
+    classes: list[str]
+    """Categories of the models."""
+    facts: Mapping[str, Any]
+
+
+def find_images(spec: ReviewSpec, store: Store) -> Reviewed:
+    """Read what is marked in the images, and what models found that have not met them.
+
+    Raises:
+        BundleError: if the lake has no such bundle, or it is no detector.
+        SourceError: if no such source has annotated the data set.
+        SplitError: if the split has no images.
+    """
+    require_split(store, spec.dataset, spec.split, _PARTS)
+    sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
+    _require_sources(spec, store, sources)
+    bundles = [store.bundle(name) for name in spec.models]
+    found: dict[str, list[dict[str, Any]]] = {}
+    judged: dict[str, int] = {}
+    for bundle in bundles:
+        of_image = _found_by(spec, store, bundle)
+        judged[f"judged by {reference(bundle)}"] = len(of_image)
+        for image_id, boxes in of_image.items():
+            found.setdefault(image_id, []).extend(boxes)
+    asked = {
+        "dataset": spec.dataset,
+        "split": spec.split,
+        "parts": list(_PARTS),
+        "source": spec.annotations,
+        "sources": sources,
+        "every": spec.images == "all",
+    }
+    images = store.query(_IMAGES, asked)
+    rows = images.filter(pc.is_in(images["image_id"], value_set=pa.array(list(found), pa.string())))
+    classes = dict.fromkeys(name for bundle in bundles for name in bundle["classes"])
+    facts = judged | {"no model may judge": images.num_rows - rows.num_rows}
+    return Reviewed(_with_found(rows, found), bundles, list(classes), facts)
+
+
+def _found_by(
+    spec: ReviewSpec, store: Store, bundle: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """The confident detections of every image that a model has scored and not met."""
+    settings = detection_settings(bundle, store)
+    data = json.loads(bundle["data"] or "{}")
+    met = met_images(store, data, dataset=spec.dataset, split=spec.split)
+    asked = {
+        "model_id": bundle["model_id"],
+        "met": sorted(set(met["image_id"].to_pylist())),
+        "least": settings.score_threshold if spec.min_score is None else spec.min_score,
+    }
+    rows = store.query(_FOUND, asked).to_pylist()
+    return {row["image_id"]: row["found"] or [] for row in rows}
+
+
+_BOX = pa.struct(
+    [
+        ("model_id", pa.string()),
+        ("category", pa.string()),
+        ("score", pa.float32()),
+        *((edge, pa.float32()) for edge in ("x", "y", "w", "h")),
+    ]
+)
+
+
+def _with_found(rows: pa.Table, found: Mapping[str, list[dict[str, Any]]]) -> pa.Table:
+    boxes = [found[image_id] for image_id in rows["image_id"].to_pylist()]
+    uris = rows["uri"].to_pylist()
+    folder = posixpath.commonpath([posixpath.dirname(uri) for uri in uris]) if uris else ""
+    names = [uri.removeprefix(folder).lstrip("/") for uri in uris]
+    return (
+        rows.drop_columns(["uri"])
+        .append_column("file_name", pa.array(names, pa.string()))
+        .append_column("found", pa.array(boxes, pa.list_(_BOX)))
+    )
+
+
+def _require_sources(spec: ReviewSpec, store: Store, sources: list[str]) -> None:
+    known = store.query(_SOURCES, {"dataset": spec.dataset})["source"].to_pylist()
+    unknown = [one for one in sources if one not in known]
+    if unknown:
+        raise SourceError(
+            "No such source has annotated the data set",
+            where=spec.dataset,
+            got=", ".join(unknown),
+            remedy=f"its sources: {', '.join(known) or 'none; annotate it with `kind: annotate`'}",
+        )

@@ -1,0 +1,77 @@
+"""Tables of detectors' evaluations from the lake."""
+
+import pytest
+
+from cluster.lake.store import LakeStore
+from jobs.report.detectors import (
+    Evaluated,
+    all_tables,
+    category_table,
+    confusion_table,
+    detector_notes,
+    evaluated,
+    precision_table,
+    sensitivity_table,
+)
+from jobs.report.tables import StudyTable
+from jobs.report.text import comma_separated, markdown
+from tests.jobs.report.evaluated_detector import FIGURE_4B, NAMES, asked, open_evaluated
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LakeStore:
+    return open_evaluated(str(tmp_path_factory.mktemp("made") / "lake"))
+
+
+@pytest.fixture(scope="module")
+def found(store: LakeStore) -> list[Evaluated]:
+    return evaluated([asked(), asked(model="unmade")], store)
+
+
+def shown(table: StudyTable) -> list[tuple[str, ...]]:
+    return [
+        (*one.labels, *("-" if c.value is None else f"{c.value:.4g}" for c in one.cells))
+        for one in table.rows
+    ]
+
+
+def test_average_precision_with_how_the_model_was_trained(found: list[Evaluated]) -> None:
+    table = precision_table(found)
+    first, second = shown(table)
+    assert first == (
+        "test", "flex", "centernet", "resnet18", "stepwise", "none", "4", "12", "512",
+        "0.344", "0.639", "-", "-", "-", "-",
+    )  # fmt: skip
+    assert second[:2] == ("test", "unmade")
+    assert set(second[2:]) == {"-"}
+    assert "0.639 [0.600, 0.700]" in markdown(table)
+    assert detector_notes(found) == ["No figures of 1 of 2: unmade."]
+
+
+def test_the_printed_table_by_category(found: list[Evaluated]) -> None:
+    table = category_table(found[0], "test")
+    rows = shown(table)
+    assert [one[1] for one in rows] == ["cyst", "HCC", "hemangioma", "Meta", "all"]
+    # Precision and F1 are not among the seeded figures.
+    assert rows[0][2:] == ("3037", "619", "208", "-", "0.919", "-")
+    assert rows[3][2:6] == ("1021", "173", "265", "-")
+    assert rows[4][2] == "8391"
+    assert "confidence 0.3" in table.name
+
+
+def test_the_printed_confusion_matrix(found: list[Evaluated]) -> None:
+    table = confusion_table(found[0], "test")
+    assert table.row_axes == ("trial", "actual", *NAMES)
+    assert [tuple(map(int, one.labels[2:])) for one in table.rows] == list(FIGURE_4B)
+    assert comma_separated(table).splitlines()[1].endswith("flex,none,0,619,147,398,173")
+
+
+def test_sensitivities_and_what_is_shown_of_what_has_no_figures(found: list[Evaluated]) -> None:
+    rows = shown(sensitivity_table(found))
+    assert rows[0] == ("test", "flex", "-", "-", "-", "0.87", "-", "-", "-")
+    assert [table.name.partition(",")[0] for table in all_tables(found)] == [
+        "Average precision (COCO)",
+        "Sensitivity at false positives an image",
+        "By category",
+        "Confusion",
+    ]

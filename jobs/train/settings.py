@@ -47,6 +47,8 @@ def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]
             "rotate_deg": augment.rotate_degrees,
             "translate": augment.translate,
             "scale": augment.scale,
+            "aspect": augment.aspect,
+            "blur_px": augment.blur_px,
             "shear_deg": augment.shear_degrees,
             "flip": augment.flip,
             "brightness": augment.brightness,

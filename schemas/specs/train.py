@@ -29,6 +29,11 @@ class Augmentation(Spec):
     """Largest shift as a share of the side."""
     scale: float = Field(default=0.1, ge=0, lt=1)
     """Largest change of scale: 0.1 draws a factor between 0.9 and 1.1."""
+    aspect: float = Field(default=0, ge=0, lt=1)
+    """Largest change of width against height: 0.1 draws a factor between 1 / 1.1 and 1.1."""
+    blur_px: float = Field(default=0, ge=0, le=10)
+    """Largest standard deviation of a blur, in pixels of the prepared image; half of the images get
+    one."""
     shear_degrees: float = Field(default=0, ge=0, le=45)
     """Largest shear to either side."""
     brightness: Share = 0.1

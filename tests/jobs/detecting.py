@@ -1,7 +1,7 @@
 """Detectors in the seeded lake: bundles, boxes and what was found."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,26 @@ from cluster.lake.bundles import bundle_folder
 from cluster.lake.store import LakeStore
 from jobs.batch import model_row
 from schemas.bundle import CONFIG_FILE, BundleConfig, DetectionSettings
-from tests.jobs.seeding import bundle_config, image_id, seed
+from schemas.plan import ShardFunction
+from schemas.protocols import Run
+from schemas.specs.base import Execution
+from tests.jobs.seeding import InlinePool, bundle_config, image_id, seed
 
 CLASSES = ("cyst", "HCC")
 SOURCE = "readers"
 MODEL_ID = "00112233aabbccdd"
+
+
+class ComputingPool(InlinePool):
+    """Computes shards with the function that a kind makes of its plan's parameters."""
+
+    def __init__(self, load: Callable[[Mapping[str, Any]], ShardFunction]) -> None:
+        super().__init__()
+        self._load = load
+
+    def run_shards(self, run: Run, execution: Execution) -> None:
+        self.function = self._load(run.plan.params)
+        super().run_shards(run, execution)
 
 
 def detector_config(

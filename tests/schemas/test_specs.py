@@ -19,6 +19,7 @@ REQUIRED = {
     "prepare": {"dataset": "d"},
     "split": {"dataset": "d"},
     "train": {"dataset": "d", "split": "s", "model": "m"},
+    "train_detector": {"dataset": "d", "split": "s", "model": "m", "annotations": "a"},
     "score": {"dataset": "d", "model": "m"},
     "evaluate": {"dataset": "d", "split": "s", "model": "m"},
     "embed": {"dataset": "d", "model": "m"},

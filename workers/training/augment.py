@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from workers.training.blurring import blur
 from workers.training.config import Augmentation
 from workers.training.randaugment import randaugment
 
@@ -14,7 +15,7 @@ def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generato
 
     All draws are made on the CPU from ``generator``, so that they do not depend on the device.
     The order is: geometry, where what moves in from outside is black, as the padding of a letterbox
-    is; contrast and brightness, which change that black with the rest; RandAugment.
+    is; blur; contrast and brightness, which change that black with the rest; RandAugment.
     """
     images_NCHW = pixels_NCHW.float()
     if _moves(augmentation):
@@ -26,6 +27,8 @@ def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generato
         images_NCHW = torch.nn.functional.grid_sample(
             images_NCHW, grid_NHW2, mode="bilinear", padding_mode="zeros", align_corners=False
         )
+    if augmentation.blur_px:
+        images_NCHW = blur(images_NCHW, _widths(len(images_NCHW), augmentation, generator))
     if augmentation.contrast or augmentation.brightness:
         images_NCHW = _tone(images_NCHW, augmentation, generator)
     changed_NCHW = images_NCHW.round().clamp(0, 255).to(torch.uint8)
@@ -37,8 +40,8 @@ def augment(pixels_NCHW: Tensor, augmentation: Augmentation, generator: Generato
 def affine_matrices(count: int, augmentation: Augmentation, generator: Generator) -> Tensor:
     """(N, 2, 3) maps from output to input in the coordinates of `affine_grid` (-1 to 1).
 
-    Rotation, then shear, then scale, then shift, each drawn uniformly within its limits; the
-    image is square, so no correction for its aspect is needed.
+    Aspect, then rotation, shear, scale and shift, each drawn uniformly within its limits (the
+    aspect on a logarithmic scale); the image is square, so no correction for its own is needed.
     """
     angle_N = _uniform(count, math.radians(augmentation.rotate_deg), generator)
     shear_N = _uniform(count, math.radians(augmentation.shear_deg), generator)
@@ -53,6 +56,10 @@ def affine_matrices(count: int, augmentation: Augmentation, generator: Generator
     row0_N2 = torch.stack([cos_N, cos_N * tan_N - sin_N], dim=1)
     row1_N2 = torch.stack([sin_N, sin_N * tan_N + cos_N], dim=1)
     turn_N22 = torch.stack([row0_N2 * sign_N[:, None], row1_N2], dim=1) / scale_N[:, None, None]
+    if augmentation.aspect:
+        # Width and height change by the roots, so that the area stays.
+        wider_N = (_uniform(count, math.log(1 + augmentation.aspect), generator) / 2).exp()
+        turn_N22 = turn_N22 / torch.stack([wider_N, 1 / wider_N], dim=1)[:, :, None]
     return torch.cat([turn_N22, shift_N2[:, :, None]], dim=2)
 
 
@@ -68,8 +75,20 @@ def _tone(images_NCHW: Tensor, augmentation: Augmentation, generator: Generator)
 
 
 def _moves(augmentation: Augmentation) -> bool:
-    sizes = (augmentation.rotate_deg, augmentation.translate, augmentation.scale)
-    return any(sizes) or bool(augmentation.shear_deg) or augmentation.flip
+    sizes = (
+        augmentation.rotate_deg,
+        augmentation.translate,
+        augmentation.scale,
+        augmentation.aspect,
+        augmentation.shear_deg,
+    )
+    return any(sizes) or augmentation.flip
+
+
+def _widths(count: int, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """Standard deviation of each image's blur, px; 0 for about half of them."""
+    blurred_N = torch.rand(count, generator=generator) < 0.5
+    return torch.rand(count, generator=generator) * augmentation.blur_px * blurred_N
 
 
 def _uniform(count: int, limit: float, generator: Generator) -> Tensor:

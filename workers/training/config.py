@@ -47,6 +47,10 @@ class Augmentation:
     """Of the side, each way."""
     scale: float = 0.0
     """The factor lies within 1 - scale and 1 + scale."""
+    aspect: float = 0.0
+    """The factor of width against height lies within 1 / (1 + aspect) and 1 + aspect."""
+    blur_px: float = 0.0
+    """Largest standard deviation of a Gaussian blur; half of the images get one."""
     shear_deg: float = 0.0
     flip: bool = False
     """Mirror left and right with probability a half; wrong where laterality is a label."""

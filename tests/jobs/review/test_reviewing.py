@@ -15,8 +15,17 @@ from schemas.errors import SourceError
 from schemas.plan import ShardResult
 from schemas.protocols import Report
 from schemas.specs.review import ReviewSpec
-from tests.jobs.detecting import SOURCE, detector_config, facts, found, mark, put_detector, scored
-from tests.jobs.seeding import DATASET, InlinePool, image, image_id, open_lake, place, seed
+from tests.jobs.detecting import (
+    SOURCE,
+    ComputingPool,
+    detector_config,
+    facts,
+    found,
+    mark,
+    put_detector,
+    scored,
+)
+from tests.jobs.seeding import DATASET, image, image_id, open_lake, place, seed
 from workers.detection import missing
 from workers.detection.missing import missing_boxes
 
@@ -73,7 +82,7 @@ def asked(**changes: Any) -> ReviewSpec:
 
 
 def run(store: LakeStore, spec: ReviewSpec) -> Report:
-    return review.run(spec, InlinePool(missing.load(review.plan(spec, store).params)), store)
+    return review.run(spec, ComputingPool(missing.load), store)
 
 
 def listed(store: LakeStore, spec: ReviewSpec) -> ShardResult:

@@ -222,6 +222,8 @@ def test_batches_without_any_box_are_learned_from(family: str) -> None:
     found.backward()
     assert torch.isfinite(found)
     assert found > 0
+    # Ranks wait for the gradient of every weight, those of boxes included.
+    assert all(one.grad is not None for one in network.parameters())
 
 
 def test_boxes_come_along_to_the_networks_pixels() -> None:

@@ -121,6 +121,34 @@ def test_augmentation_is_seeded_and_differs_by_image() -> None:
     assert one.dtype == torch.uint8
 
 
+def test_aspect_stretches_one_side_by_what_the_other_loses() -> None:
+    wanted = Augmentation(aspect=0.25)
+    theta = affine_matrices(500, wanted, _generator())
+    across, down = 1 / theta[:, 0, 0], 1 / theta[:, 1, 1]
+    torch.testing.assert_close(across * down, torch.ones(500))
+    shapes = across / down
+    assert 1 / 1.25 <= shapes.min() < 0.82
+    assert 1.22 < shapes.max() <= 1.25
+    # A disc of 20 by 20 px becomes an ellipse of that shape and of the same area.
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = (((x - 31.5) ** 2 + (y - 31.5) ** 2) < 100).to(torch.uint8)[None, None] * 255
+    for image in augment(disc.repeat(20, 1, 1, 1), wanted, _generator())[:, 0]:
+        bright = image > 127
+        wide, high = int(bright.any(0).sum()), int(bright.any(1).sum())
+        assert wide * high == pytest.approx(400, rel=0.12)
+
+
+def test_half_of_the_images_are_blurred() -> None:
+    wanted = Augmentation(blur_px=2.0)
+    noise = torch.randint(0, 256, (200, 1, 24, 24), generator=_generator()).to(torch.uint8)
+    changed = augment(noise, wanted, _generator())
+    same = (changed == noise).flatten(1).all(dim=1)
+    assert 70 < int(same.sum()) < 130
+    sharpness = changed[~same].float().std(dim=(1, 2, 3)) / noise[~same].float().std(dim=(1, 2, 3))
+    assert sharpness.max() <= 1.001
+    assert sharpness.min() < 0.25
+
+
 def test_affine_matrices_turn_as_torchvision_does() -> None:
     wanted = Augmentation(rotate_deg=30, translate=0.1, scale=0.2)
     pixels = _pictures()

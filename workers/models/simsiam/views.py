@@ -1,6 +1,6 @@
 """Two random views of each image, as SimSiam wants them, on batches of tensors.
 
-Suffixes: N images, C channels, S side of an image, B pixels of a blur's kernel.
+Suffixes: N images, C channels, S side of an image.
 """
 
 import math
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from workers.training.blurring import blur
 
 _ASPECT = (3 / 4, 4 / 3)
 _SIGMA_PX = (0.1, 2.0)
@@ -79,23 +81,11 @@ def _tone(images_NCSS: Tensor, views: Views, generator: Generator) -> Tensor:
 
 
 def _blur(images_NCSS: Tensor, views: Views, generator: Generator) -> Tensor:
-    """A Gaussian of a width drawn for each image, along rows and then columns."""
-    count, channels, _, side = images_NCSS.shape
+    """A Gaussian of a width drawn for each image."""
+    count, side = len(images_NCSS), images_NCSS.shape[-1]
     blurred_N = torch.rand(count, generator=generator) < views.blur_chance
     sigma_N = _uniform(count, *_SIGMA_PX, generator) * side / _SIGMA_SIDE_PX
-    reach = math.ceil(3 * _SIGMA_PX[1] * side / _SIGMA_SIDE_PX)
-    far_B = torch.arange(-reach, reach + 1)
-    kernel_NB = torch.exp(-(far_B**2) / (2 * sigma_N[:, None].clamp(min=1e-3) ** 2))
-    kernel_NB = torch.where(blurred_N[:, None], kernel_NB, (far_B == 0).float())
-    kernel_NB = (kernel_NB / kernel_NB.sum(dim=1, keepdim=True)).to(images_NCSS.device)
-    kernel_MB = kernel_NB.repeat_interleave(channels, dim=0)
-    # Every image has a kernel of its own: images and channels become groups of one batch.
-    flat_1MSS = images_NCSS.reshape(1, count * channels, side, side)
-    groups = count * channels
-    padded = functional.pad(flat_1MSS, (reach, reach, reach, reach), mode="replicate")
-    rows = functional.conv2d(padded, kernel_MB[:, None, None, :], groups=groups)
-    both = functional.conv2d(rows, kernel_MB[:, None, :, None], groups=groups)
-    return both.view_as(images_NCSS)
+    return blur(images_NCSS, sigma_N * blurred_N)
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:

@@ -63,8 +63,9 @@ def find_rows(question: Question, store: Store) -> pa.Table:
         SplitError: if the split has no images in the parts, or no such fold.
     """
     spec = question.spec
-    require_split(store, spec.dataset, spec.split, question.parts_read)
-    if spec.fold is not None:
+    if spec.fold is None:
+        require_split(store, spec.dataset, spec.split, question.parts_read)
+    else:
         count_folds(store, spec.dataset, spec.split, spec.fold)
     sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
     _require_sources(question, store, sources)

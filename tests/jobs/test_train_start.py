@@ -120,7 +120,7 @@ def test_bundles_that_do_not_fit_are_refused(store: LakeStore) -> None:
     with pytest.raises(BundleError, match=r"on another bundle's network.*itself, `bundle:base@1`"):
         train.plan(_spec(start="bundle:machine"), store)
     _put(store, _config("boxes", "98", family="centernet"))
-    with pytest.raises(BundleError, match=r"no classifier.*got centernet"):
+    with pytest.raises(BundleError, match=r"no network of timm.*got centernet"):
         train.plan(_spec(start="bundle:boxes"), store)
 
 

@@ -24,7 +24,7 @@ from tests.jobs.detecting import (
     put_detector,
     scored,
 )
-from tests.jobs.seeding import DATASET, SPLIT, bundle_config, image_id, open_lake, seed
+from tests.jobs.seeding import DATASET, SPLIT, bundle_config, image_id, open_lake, place, seed
 from workers.figures.detection import draw_detection
 from workers.metrics import detecting
 
@@ -227,6 +227,22 @@ def test_a_fold_has_nothing_to_sweep_on() -> None:
         EvaluateDetectorSpec(
             dataset="d", split="s", model="m", annotations="a", fold=0, threshold="sweep"
         )
+
+
+def test_a_fold_held_out_is_reported_as_test(store: LakeStore) -> None:
+    """Though the split has no part test at all."""
+    rows = [place(n, "train", split_name="folded", fold=n % 4 // 2) for n in range(24, 38)]
+    seed(store, {"splits": rows})
+    spec = EvaluateDetectorSpec(
+        dataset=DATASET, split="folded", model="liver", annotations=SOURCE, fold=0, bootstrap=0
+    )
+    assert run(store, spec).counts.done == 8  # 24, 25, 28, 29, 32, 33, 36 and 37
+    told = figures(store, "test")
+    assert [told["total", name] for name in ("cyst", "HCC")] == [3, 5]
+    rows = store.query("SELECT DISTINCT fold, part, ci_low FROM metrics").to_pylist()
+    assert rows == [{"fold": 0, "part": "test", "ci_low": None}]
+    with pytest.raises(SplitError, match="no such fold"):
+        run(store, spec.model_copy(update={"fold": 2}))
 
 
 def test_the_model_id_stands_in_every_row(store: LakeStore) -> None:

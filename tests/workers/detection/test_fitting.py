@@ -226,6 +226,21 @@ def test_batches_without_any_box_are_learned_from(family: str) -> None:
     assert all(one.grad is not None for one in network.parameters())
 
 
+@pytest.mark.parametrize("family", ["centernet", "yolox"])
+def test_losses_stay_in_float32_where_the_network_computes_in_less(family: str) -> None:
+    made = config(family)
+    known = examples(8, 0, every_empty=100)
+    reader = MarkedReader(known, made.recipe)
+    images = MarkedImages(ImageCache(np.arange(8), reader, max_bytes=CACHE), reader)
+    (batch,) = epoch_batches(made, images, 0, Share(0, 8, 1))
+    loss, network = DetectionLoss(made), _Floats(build_detector(made)).train()
+    full = loss(network, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(network, batch)
+    assert found.dtype == torch.float32
+    assert found.detach().item() == pytest.approx(full.detach().item(), rel=0.05)
+
+
 def test_boxes_come_along_to_the_networks_pixels() -> None:
     """The bright square of every picture lies where its box says, after the letterbox."""
     known = examples(8, 0, every_empty=100)

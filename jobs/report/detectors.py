@@ -73,6 +73,11 @@ class Evaluated:
             if (of, metric) == (part, "total") and category is not None
         ]
 
+    def threshold(self, part: str) -> str:
+        """The confidence from which a detection counts."""
+        found = self.figures.get((part, "threshold", None))
+        return _GAP if found is None else f"{found.value:g}"
+
 
 def evaluated(jobs: Sequence[EvaluateDetectorSpec], store: Store) -> list[Evaluated]:
     """Each job with the figures of its newest run on the newest version of its bundle.
@@ -157,21 +162,26 @@ def sensitivity_table(found: Sequence[Evaluated]) -> StudyTable:
     return _table("Sensitivity at false positives an image", ("part", "trial"), columns, rows)
 
 
-def category_table(one: Evaluated, part: str) -> StudyTable:
+def category_table(found: Sequence[Evaluated]) -> StudyTable:
     """Lesions, over-detections, misses, precision, recall and F1 of each category and of all."""
     rows = [
         Row(
             (
+                part,
                 one.trial,
+                f"{one.job.iou:g}",
+                one.threshold(part),
                 category or ALL,
                 *(_count(one, part, metric, category) for metric in COUNTS.values()),
             ),
             tuple(_cell(one, part, metric, category) for metric in RATIOS.values()),
         )
-        for category in (*one.categories(part), None)
+        for part in _parts(found)
+        for one in found
+        for category in ((*one.categories(part), None) if part in one.parts else ())
     ]
-    axes = ("trial", "category", *COUNTS)
-    return _table(f"By category, {_where(one, part)}", axes, list(RATIOS), rows)
+    axes = ("part", "trial", "overlap", "confidence", "category", *COUNTS)
+    return _table("By category", axes, list(RATIOS), rows)
 
 
 def confusion_table(one: Evaluated, part: str) -> StudyTable:
@@ -188,17 +198,16 @@ def confusion_table(one: Evaluated, part: str) -> StudyTable:
         )
         for actual in names
     ]
-    return _table(f"Confusion, {_where(one, part)}", ("trial", "actual", *names), [], rows)
+    name = f"Confusion, {one.trial}, part {part}, confidence {one.threshold(part)}"
+    return _table(name, ("trial", "actual", *names), [], rows)
 
 
 def all_tables(found: Sequence[Evaluated]) -> list[StudyTable]:
-    """All tables: those over evaluations, then two of each evaluation and part that has figures."""
-    shown = [precision_table(found), sensitivity_table(found)]
-    for one in found:
-        for part in one.parts:
-            if one.categories(part):
-                shown += [category_table(one, part), confusion_table(one, part)]
-    return shown
+    """All tables: those over evaluations, then the matrix of each that has figures, by part."""
+    matrices = [
+        confusion_table(one, part) for one in found for part in one.parts if one.categories(part)
+    ]
+    return [precision_table(found), sensitivity_table(found), category_table(found), *matrices]
 
 
 def detector_notes(found: Sequence[Evaluated]) -> list[str]:
@@ -207,12 +216,6 @@ def detector_notes(found: Sequence[Evaluated]) -> list[str]:
     if not missing:
         return []
     return [f"No figures of {len(missing)} of {len(found)}: {'; '.join(missing)}."]
-
-
-def _where(one: Evaluated, part: str) -> str:
-    threshold = one.figures.get((part, "threshold", None))
-    at = "" if threshold is None else f", confidence {threshold.value:g}"
-    return f"{one.trial}, part {part}, overlap {one.job.iou:g}{at}"
 
 
 def _how(one: Evaluated, part: str) -> list[str]:

@@ -16,7 +16,9 @@ class ViewChanges(Spec):
     tone: Share = 0.4
     """Largest change of brightness and of contrast, as a factor: 0.4 draws from 0.6 to 1.4."""
     tone_chance: Share = 0.8
+    """Chance that brightness and contrast change."""
     blur_chance: Share = 0.5
+    """Chance that a view is blurred, by up to 2 pixels in an image of 224."""
     flip: bool = True
     """Mirror left to right with a chance of a half; the backbone is then made blind to
     laterality."""
@@ -58,11 +60,14 @@ class PretrainSpec(JobSpec):
     a bundle of the lake; or the path of a safetensors checkpoint."""
     preprocess: Preprocessing = Preprocessing()
     views: ViewChanges = ViewChanges()
+    """How far two views of an image differ, which the network learns to see as one."""
     learning_rate: float = Field(default=0.05, gt=0)
     """Of stochastic gradient descent, for 256 images a step; it is scaled to `batch_size`. It falls
     along a cosine to 0, except that of the predictor, which stays."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of stochastic gradient descent, not Nesterov's."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Of matrices and kernels, not of biases and norms."""
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=64, ge=2)
     """Images of one step over all workers together."""

@@ -9,15 +9,19 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
-from jobs import pretrain, score, train, train_detector
+from jobs import pretrain, score, train
 from jobs.batch import model_row
 from jobs.learned import learned_images
+from jobs.train_detector.start import resolve_start
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, Preprocessing
 from schemas.errors import BundleError, LeakError, SplitError
+from schemas.jobfile import load
 from schemas.protocols import Run
+from schemas.specs.prepare import PrepareSpec
 from schemas.specs.pretrain import PretrainSpec
 from schemas.specs.score import ScoreSpec
 from schemas.specs.train import TrainSpec
+from schemas.specs.train_detector import DetectorSpec
 from tests.jobs.seeding import (
     DATASET,
     SPLIT,
@@ -31,6 +35,7 @@ from tests.jobs.seeding import (
 )
 from workers.models.simsiam.config import SimSiamConfig
 
+STUDY = Path(__file__).resolve().parents[2] / "studies" / "simsiam-busi.yaml"
 PREPROCESSING = Preprocessing(recipe={"size": 64}, mean=(0.5,), std=(0.2,))
 
 
@@ -239,8 +244,8 @@ def test_a_backbone_that_met_images_to_test_on_is_no_start(store: LakeStore) -> 
 def test_a_detector_starts_from_the_backbone(store: LakeStore) -> None:
     _put_backbone(store)
     detector = {"dataset": DATASET, "split": SPLIT, "model": "finder", "annotations": "masks"}
-    spec = train_detector.DetectorSpec.model_validate(detector | {"start": "bundle:backbone"})
-    found = train_detector.resolve_start(spec, store, {})
+    spec = DetectorSpec.model_validate(detector | {"start": "bundle:backbone"})
+    found = resolve_start(spec, store, {})
     assert found.bundle["family"] == "simsiam"
 
 
@@ -257,3 +262,16 @@ def test_a_backbone_scores_nothing_and_says_what_it_is_for(store: LakeStore) -> 
     _put_backbone(store)
     with pytest.raises(BundleError, match=r"no classes.*score.model.*kind: embed.*bundle:backbone"):
         score.plan(ScoreSpec(dataset=DATASET, model="backbone"), store)
+
+
+@pytest.mark.parametrize("profile", [None, "smoke"])
+def test_the_study_prepares_the_pixels_it_learns_from(profile: str | None) -> None:
+    file = load(STUDY, profile=profile, env={"DATA": "/data"})
+    jobs = {job.kind: job for job in file.jobs}
+    made, learn, fit = jobs["prepare"], jobs["pretrain"], jobs["train"]
+    assert isinstance(made, PrepareSpec)
+    assert isinstance(learn, PretrainSpec)
+    assert isinstance(fit, TrainSpec)
+    assert made.preprocess == learn.preprocess == fit.preprocess
+    assert (fit.start, fit.split) == (f"bundle:{learn.model}", learn.split)
+    assert not learn.allow_leaks

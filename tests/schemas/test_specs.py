@@ -18,6 +18,7 @@ REQUIRED = {
     "clean": {"dataset": "d"},
     "prepare": {"dataset": "d"},
     "split": {"dataset": "d"},
+    "pretrain": {"dataset": "d", "split": "s", "model": "m"},
     "train": {"dataset": "d", "split": "s", "model": "m"},
     "train_detector": {"dataset": "d", "split": "s", "model": "m", "annotations": "a"},
     "score": {"dataset": "d", "model": "m"},

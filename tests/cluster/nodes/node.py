@@ -6,6 +6,7 @@ What `ray start --block` does, less the server of Ray Client, which gives up on 
 import json
 import signal
 import sys
+from typing import Any
 
 from ray._private.node import Node
 from ray._private.parameter import RayParams
@@ -13,7 +14,7 @@ from ray._private.parameter import RayParams
 UP = "This node is up."
 
 
-def main(settings: dict[str, object]) -> None:
+def main(settings: dict[str, Any]) -> None:
     """Start a node, the head if it is told no head's address, and stay."""
     head = "gcs_address" not in settings
     Node(

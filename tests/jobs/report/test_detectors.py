@@ -49,18 +49,20 @@ def test_average_precision_with_how_the_model_was_trained(found: list[Evaluated]
 
 
 def test_the_printed_table_by_category(found: list[Evaluated]) -> None:
-    table = category_table(found[0], "test")
-    rows = shown(table)
-    assert [one[1] for one in rows] == ["cyst", "HCC", "hemangioma", "Meta", "all"]
+    rows = shown(category_table(found))
+    assert {one[:4] for one in rows[:5]} == {("test", "flex", "0.25", "0.3")}
+    rows = [one[3:] for one in rows]
+    assert [one[1] for one in rows[:5]] == ["cyst", "HCC", "hemangioma", "Meta", "all"]
     # Precision and F1 are not among the seeded figures.
     assert rows[0][2:] == ("3037", "619", "208", "-", "0.919", "-")
     assert rows[3][2:6] == ("1021", "173", "265", "-")
     assert rows[4][2] == "8391"
-    assert "confidence 0.3" in table.name
+    assert [one[:3] for one in rows[5:]] == [("-", "all", "-")]  # of what has no figures
 
 
 def test_the_printed_confusion_matrix(found: list[Evaluated]) -> None:
     table = confusion_table(found[0], "test")
+    assert "part test, confidence 0.3" in table.name
     assert table.row_axes == ("trial", "actual", *NAMES)
     assert [tuple(map(int, one.labels[2:])) for one in table.rows] == list(FIGURE_4B)
     assert comma_separated(table).splitlines()[1].endswith("flex,none,0,619,147,398,173")

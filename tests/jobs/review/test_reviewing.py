@@ -10,10 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
-from jobs import review
+from jobs import annotate, review
 from schemas.errors import SourceError
 from schemas.plan import ShardResult
 from schemas.protocols import Report
+from schemas.specs.annotate import AnnotateSpec, CocoBoxes
 from schemas.specs.review import ReviewSpec
 from tests.jobs.detecting import (
     SOURCE,
@@ -26,6 +27,7 @@ from tests.jobs.detecting import (
     scored,
 )
 from tests.jobs.seeding import DATASET, image, image_id, open_lake, place, seed
+from workers.annotations import annotating
 from workers.detection import missing
 from workers.detection.missing import missing_boxes
 
@@ -125,6 +127,32 @@ def test_files_for_review_and_to_ignore_until_then(store: LakeStore) -> None:
     ]
     rows = list(csv.DictReader(io.StringIO(files["candidates.csv"].decode())))
     assert [row["score"] for row in rows] == ["0.9", "0.8"]
+
+
+def test_what_is_listed_can_be_annotated_as_regions_to_ignore(
+    store: LakeStore, tmp_path: Path
+) -> None:
+    file = tmp_path / "ignored.json"
+    file.write_bytes(listed(store, asked()).files["ignored.json"])
+    spec = AnnotateSpec(dataset=DATASET, source="unsure@1", coco=CocoBoxes(file=str(file)))
+    report = annotate.run(
+        spec, ComputingPool(lambda params: annotating.load(params, _no_file)), store
+    )
+    assert (report.counts.done, report.counts.rejected) == (2, 0)
+    rows = store.query(
+        "SELECT image_id, x, y, w, h, iscrowd FROM current_annotations WHERE source = 'unsure@1' "
+        "ORDER BY image_id"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (image_id(0), *FAR, True),
+        (image_id(4), 130, 100, 20, 40, True),
+    ]
+    again = listed(store, asked(ignored="unsure@1")).tables["candidates"]
+    assert again["image_id"].to_pylist() == [image_id(6)]  # no longer left out; the others are
+
+
+def _no_file(*_: object) -> Any:
+    raise AssertionError("boxes of a COCO file need no pixels")
 
 
 def test_thresholds_and_regions_may_be_others(store: LakeStore) -> None:

@@ -264,3 +264,39 @@ def test_two_workers_tell_the_same_figures_and_keep_the_same_weights(tmp_path: P
     for process in processes:
         process.join(240)
         assert process.exitcode == 0
+
+
+@pytest.mark.slow
+def test_real_images_do_not_collapse(tmp_path: Path, shared_data: Path) -> None:
+    found = [
+        (path, label)
+        for label in ("benign", "malignant", "normal")
+        for path in sorted((shared_data / "us-busi" / label / "images").glob("*.png"))[:16]
+    ]
+    count = len(found)
+    rows = {
+        "image_id": [f"{number:032x}" for number in range(count)],
+        "uri": [str(path) for path, _ in found],
+        "frame": pa.array([0] * count, pa.int32()),
+        "part": ["val" if number % 4 == 0 else "train" for number in range(count)],
+        "label": [label for _, label in found],
+        "group": [str(number) for number in range(count)],
+    }
+
+    def fetch(taken: pa.Table) -> list[bytes]:
+        return [Path(uri).read_bytes() for uri in taken["uri"].to_pylist()]
+
+    config = replace(
+        CONFIG,
+        recipe={"size": 64, "channels": 1},
+        stages=(Stage(4, learning_rate=0.05),),
+        batch=12,
+        probe=ProbeSettings(("benign", "malignant", "normal"), every=4, neighbours=5),
+    )
+    context = LocalContext(tmp_path / "kept")
+    seen = Examples(pa.table(rows), fetch)
+    fitted = fit_simsiam(config, seen, context, origin=Origin(), cache_bytes=2**24)
+    assert all(0.5 < one["spread"] < 2 for one in context.reports)
+    assert [one["epoch"] for one in context.reports if "probe_accuracy" in one] == [3]
+    assert 0.1 < fitted.preprocessing.mean[0] < 0.5, "pixels are measured on the images"
+    assert not fitted.rejects

@@ -138,5 +138,5 @@ def _sweep() -> None:
     for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*/{_OWNER}"):
         # Another driver may be sweeping too, and somebody else's directory can't be read.
         with suppress(OSError):
-            if Holder(**json.loads(owner.read_text())).is_known_dead:
+            if Holder.of(json.loads(owner.read_text())).is_known_dead:
                 shutil.rmtree(owner.parent)

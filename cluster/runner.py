@@ -1,6 +1,6 @@
 """Runs the jobs of a file in order, and says what each would do."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.kinds import KINDS
@@ -13,6 +13,7 @@ from cluster.nights.scoring import (
     scorings_of,
     until_caught_up,
 )
+from cluster.nights.untold import note_told, untold_reports
 from cluster.pool import RayPool
 from cluster.progress import Progress
 from cluster.ray_session import RaySession
@@ -71,19 +72,40 @@ def run_jobs(
 def work_through(selected: Sequence[JobSpec], place: Workplace) -> Iterator[Report]:
     """Run jobs in order at a place that is there already.
 
+    A held run that an earlier driver committed and then told nobody of is reported once more.
+
     Raises:
         RaywardError: of the first job that fails as a whole; later jobs do not run.
     """
+    held: list[Report] = []
+    try:
+        yield from _work_through(selected, place, held)
+    except Exception:
+        note_told(place.store.storage, held)
+        raise
+    # At the very end: a driver that dies before it leaves no exit code behind, so the next one
+    # tells again.
+    note_told(place.store.storage, held)
+
+
+def _work_through(
+    selected: Sequence[JobSpec], place: Workplace, held: list[Report]
+) -> Iterator[Report]:
     for spec in selected:
         failed = False
-        for report in _run(spec, place):
+        for report in _run(spec, place, {one.run_id for one in held if one.run_id}):
             failed = failed or report.status == "failed"
             yield report
+            if report.status == "held":
+                held.append(report)
         if failed:
             return
 
 
-def _run(spec: JobSpec, place: Workplace) -> Iterator[Report]:
+def _run(spec: JobSpec, place: Workplace, told: Collection[str]) -> Iterator[Report]:
+    """Run a job; ``told`` are held runs that were reported already."""
+    if isinstance(spec, ScoreSpec):
+        yield from untold_reports(spec, place.store.storage, told)
     if isinstance(spec, StudySpec):
         yield place.study(spec)
     elif isinstance(spec, ScoreSpec) and is_for_nights(spec):

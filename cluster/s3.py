@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ALLOW_HTTP = "AWS_ALLOW_HTTP"
 """Variable that allows unencrypted HTTP to another machine."""
+_TOKENS = ("AWS_SESSION_TOKEN", "AWS_TOKEN")
+"""Variables from which deltalake takes a session token."""
 _MOST_RETRIES = 8
 _RETRY_FOR = timedelta(minutes=3)
 _FIRST_DELAY, _LONGEST_DELAY = timedelta(milliseconds=100), timedelta(seconds=15)
@@ -40,9 +42,9 @@ least as long.
 class S3Access:
     """What both clients need to reach S3."""
 
-    def __init__(self, credentials: Credentials, region: str, endpoint: str | None) -> None:
+    def __init__(self, credentials: Credentials, region: str, endpoint: str) -> None:
         self._credentials, self.region, self.endpoint = credentials, region, endpoint
-        self._allow_http = (endpoint or "").startswith("http:")
+        self._allow_http = endpoint.startswith("http:")
 
     def __repr__(self) -> str:
         return f"S3Access(region={self.region!r}, endpoint={self.endpoint!r})"
@@ -59,8 +61,8 @@ class S3Access:
         try:
             session = boto3.Session(botocore_session=core)
             credentials = session.get_credentials()
-            endpoint = _endpoint(core)
             region = session.region_name or "us-east-1"
+            endpoint = _configured_endpoint(core) or _endpoint_of_aws(region)
         except BotoCoreError as error:
             # Its message names files and profiles of the user, and no secret; the class is enough.
             raise LakeError(
@@ -85,13 +87,21 @@ class S3Access:
             "retry_timeout": _RETRY_FOR,
             "backoff": {"init_backoff": _FIRST_DELAY, "max_backoff": _LONGEST_DELAY},
         }
-        return S3Store.from_url(
-            root,
+        bucket, _, prefix = root.removeprefix("s3://").partition("/")
+        # `S3Store.from_url` does not know `aws_endpoint_url_s3` (obstore 0.12).
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
             config={
                 "region": self.region,
                 "conditional_put": "etag",
                 "virtual_hosted_style_request": False,
-                **({"endpoint": self.endpoint} if self.endpoint else {}),
+                # Whatever is left out here, obstore takes from the environment.
+                "endpoint": self.endpoint,
+                "aws_endpoint_url_s3": self.endpoint,
+                "skip_signature": False,
+                "unsigned_payload": False,
+                "s3_express": False,
             },
             client_options={"allow_http": self._allow_http},
             retry_config=retries,
@@ -99,16 +109,27 @@ class S3Access:
         )
 
     def delta_options(self) -> dict[str, str]:
-        """Options for deltalake, with the credentials that hold now."""
+        """Options for deltalake, with the credentials that hold now.
+
+        Raises:
+            LakeError: if the environment has a session token that is not of these credentials.
+        """
         key, secret, token = self._frozen()
-        options = {
+        if not token:
+            _refuse_stray_token()
+        return {
+            # Whatever is left out here, deltalake takes from the environment.
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": secret,
-            "AWS_SESSION_TOKEN": token,
+            **({"AWS_SESSION_TOKEN": token} if token else {}),
             "AWS_REGION": self.region,
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ALLOW_HTTP": "true" if self._allow_http else None,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ALLOW_HTTP": str(self._allow_http).lower(),
             "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+            "AWS_SKIP_SIGNATURE": "false",
+            "AWS_UNSIGNED_PAYLOAD": "false",
+            "AWS_S3_EXPRESS": "false",
             # A commit is a create-only put; the variables of the environment must not change that.
             "AWS_CONDITIONAL_PUT": "etag",
             "AWS_S3_ALLOW_UNSAFE_RENAME": "false",
@@ -117,7 +138,6 @@ class S3Access:
             "backoff_config.init_backoff": f"{_FIRST_DELAY.total_seconds() * 1000:.0f}ms",
             "backoff_config.max_backoff": f"{_LONGEST_DELAY.total_seconds():.0f}s",
         }
-        return {name: value for name, value in options.items() if value}
 
     def _frozen(self) -> tuple[str, str, str | None]:
         """Access key, secret and session token as they are now; renewed where they expire."""
@@ -143,7 +163,7 @@ class _Provider:
         }
 
 
-def _endpoint(core: botocore.session.Session) -> str | None:
+def _configured_endpoint(core: botocore.session.Session) -> str | None:
     """The endpoint of S3 where one is set: variables first, then the profile; none for AWS."""
     if core.get_config_variable("ignore_configured_endpoint_urls"):
         return None
@@ -152,9 +172,30 @@ def _endpoint(core: botocore.session.Session) -> str | None:
     return found.rstrip("/") if found else None
 
 
-def _check_encrypted(endpoint: str | None) -> None:
+def _endpoint_of_aws(region: str) -> str:
+    """AWS's own endpoint of a region; in China it lies below another domain."""
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://s3.{region}.{domain}"
+
+
+def _refuse_stray_token() -> None:
+    """Refuse a session token in the environment where the credentials in use have none.
+
+    deltalake would send it with them. It can't be told to send none: an empty one is sent as well,
+    and AWS refuses that.
+    """
+    found = next((name for name in os.environ if name.upper() in _TOKENS), None)
+    if found:
+        raise LakeError(
+            "A session token in the environment belongs to other S3 credentials than those in use",
+            where=found,
+            remedy=f"run `unset {found}`",
+        )
+
+
+def _check_encrypted(endpoint: str) -> None:
     """Refuse plain HTTP to another machine unless it is allowed by name."""
-    parts = urlsplit(endpoint or "")
+    parts = urlsplit(endpoint)
     allowed = os.environ.get(ALLOW_HTTP, "").lower() in ("1", "true", "yes")
     if parts.scheme != "http" or allowed or _is_loopback(parts.hostname or ""):
         return

@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, InvalidPathError
 
-from cluster.storage import Entry, open_storage
+from cluster.objects import Entry
+from cluster.storage import open_storage
 from jobs.ingest.roots import source_root
 from schemas.errors import LakeError, SourceError
 from schemas.protocols import SourceFile
@@ -31,9 +32,12 @@ def list_source(uri: str) -> Iterator[SourceFile]:
     directory are followed, each folder once; links to folders inside it are not, because their
     files are listed in their own place.
 
+    What is moved or deleted while the listing goes on may be listed or not.
+
     Raises:
         SourceError: if there is nothing, or a folder can't be read. A folder that can't be read
-            would otherwise look like one whose files are all gone.
+            would otherwise look like one whose files are all gone. On S3 also if there is a
+            key that obstore can't name, as one with an empty part.
     """
     root = source_root(uri)
     files = _list_s3(root) if root.startswith("s3://") else _list_local(root)
@@ -78,6 +82,14 @@ def _list_s3(root: str) -> Iterator[SourceFile]:
                 yield SourceFile(f"s3://{bucket}/{entry.path}", path, entry.bytes, entry.etag)
     except LakeError as error:
         raise SourceError(error.what, where=root, got=error.got, remedy=error.remedy) from error
+    except InvalidPathError:
+        # Its message holds the key, and a name within it may be that of a patient.
+        raise SourceError(
+            "A key of the source has an empty part (//), the part . or .., or a control character",
+            where=root,
+            remedy="find such keys with `aws s3 ls --recursive SOURCE/ | grep -E "
+            "'//|/[.]{1,2}(/|$)|[[:cntrl:]]'`, and rename them with `aws s3 mv`",
+        ) from None
     except (OSError, BaseError, BotoCoreError) as error:
         raise SourceError(
             "The source can't be listed",
@@ -116,26 +128,53 @@ def _list_local(root: str) -> Iterator[SourceFile]:
     if stat.S_ISREG(status.st_mode):
         yield SourceFile(root, Path(root).name, status.st_size, local_etag(status))
         return
-    real = str(Path(root).resolve())
-    yield from _walk(root, "", real, {(status.st_dev, status.st_ino)})
+    yield from _walk(_Tree(root, status), root, "")
 
 
-def _walk(
-    folder: str, below: str, real_root: str, seen: set[tuple[int, int]]
-) -> Iterator[SourceFile]:
+class _Tree:
+    """The folder that is listed, and the folders below it that were met."""
+
+    def __init__(self, root: str, status: os.stat_result) -> None:
+        self._root, self._real_root = root, str(Path(root).resolve())
+        self._identity = _identity(status)
+        self._seen = {self._identity}
+
+    def is_new(self, entry: "os.DirEntry[str]") -> bool:
+        """Whether to descend: a linked folder only once, and only if it lies outside the source."""
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if target == self._real_root or target.startswith(f"{self._real_root}/"):
+                return False
+        identity = _identity(entry.stat())
+        if identity in self._seen:
+            return False
+        self._seen.add(identity)
+        return True
+
+    def pass_over(self, error: FileNotFoundError) -> None:
+        """Let go what was moved or deleted during the listing.
+
+        Raises:
+            OSError: if the source itself went, as with its disk: its files did not.
+        """
+        if _identity(Path(self._root).stat()) != self._identity:
+            raise error
+
+
+def _walk(tree: _Tree, folder: str, below: str) -> Iterator[SourceFile]:
     """List a folder; ``below`` is its path relative to the source, with a trailing slash."""
     try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-            # A folder sorts as its files will: with the slash.
-            shown.sort(key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
-        for entry in shown:
+        for entry in _shown(tree, folder):
             path = f"{below}{entry.name}"
-            if entry.is_dir():
-                if _is_new_folder(entry, real_root, seen):
-                    yield from _walk(entry.path, f"{path}/", real_root, seen)
-            elif entry.is_file():
-                status = entry.stat()
+            try:
+                is_folder = entry.is_dir() and tree.is_new(entry)
+                status = entry.stat() if entry.is_file() else None
+            except FileNotFoundError as error:
+                tree.pass_over(error)
+                continue
+            if is_folder:
+                yield from _walk(tree, entry.path, f"{path}/")
+            elif status:
                 yield SourceFile(entry.path, path, status.st_size, local_etag(status))
     except OSError as error:
         # Names below the source may be those of patients.
@@ -149,18 +188,20 @@ def _walk(
         ) from None
 
 
-def _is_new_folder(entry: "os.DirEntry[str]", real_root: str, seen: set[tuple[int, int]]) -> bool:
-    """Whether to descend: a linked folder only once, and only if it lies outside the source."""
-    if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if target == real_root or target.startswith(f"{real_root}/"):
-            return False
-    status = entry.stat()
-    key = (status.st_dev, status.st_ino)
-    if key in seen:
-        return False
-    seen.add(key)
-    return True
+def _shown(tree: _Tree, folder: str) -> "list[os.DirEntry[str]]":
+    """What a folder holds, sorted, less what is hidden; nothing if the folder went."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError as error:
+        tree.pass_over(error)
+        return []
+    # A folder sorts as its files will: with the slash.
+    return sorted(shown, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _why(error: Exception) -> str:

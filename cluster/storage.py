@@ -7,16 +7,13 @@ obstore repeats requests that a store refused for now. What it does not repeat, 
 that repeating does no harm, is repeated here: creations, deletions, and listings that broke off.
 """
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -25,41 +22,20 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
+from cluster.objects import DamagedBodyError, Entry, is_whole
 from cluster.ranged_file import RangedFile
+from cluster.retries import DELAYS_S, is_refusal, repeat
 from cluster.s3 import S3Access
 from schemas.errors import LakeError
-
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
 
 _PARALLEL_GETS = 16
 _PART_BYTES = 8 * 2**20
 """An object larger than this goes to S3 in parts of this size, a few side by side."""
 _PARALLEL_PARTS = 4
-_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
-"""Seconds before each further attempt at what obstore gave up."""
-_REFUSAL = re.compile(r"status code: 4(?!08|09|29)\d\d")
-"""A client's error in HTTP, but for those that time may heal."""
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 STORE_ERRORS = (BaseError, OSError)
 """What a store that can't be reached raises."""
 
 _T = TypeVar("_T")
-
-
-class DamagedBodyError(GenericError):
-    """The bytes that came are not those that the store speaks of, however often it was asked."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One object as the store lists it."""
-
-    path: str
-    """Path below the root."""
-    bytes: int
-    modified_at: datetime
-    etag: str
 
 
 class Storage:
@@ -146,7 +122,7 @@ class Storage:
 
         def read() -> tuple[bytes, Entry]:
             result = obstore.get(self._store, path)
-            return bytes(result.bytes()), _entry(result.meta)
+            return bytes(result.bytes()), Entry.of(result.meta)
 
         def read_whole() -> tuple[bytes, Entry]:
             data, entry = read()
@@ -174,22 +150,31 @@ class Storage:
         )
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Write an object only if there is none; says whether this call made it."""
+        """Write an object only if there is none; says whether this call made it.
+
+        Raises:
+            AlreadyExistsError: if the store says again and again that there is one, and shows none.
+        """
         in_doubt = False
         for delay_s in (*self._delays_s, None):
             try:
                 # A multipart upload can't be conditional, and what is created this way is small.
                 obstore.put(self._store, path, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
-                # An attempt whose answer got lost may be what is in the way.
-                return in_doubt and self.get(path) == data
+                # S3 answers 409 as long as another request for the name is under way, one that
+                # may come to nothing; obstore takes it for 412.
+                if not self._is_remote or self.head(path) is not None:
+                    # An attempt whose answer got lost may be what is in the way.
+                    return in_doubt and self._holds(path, data)
+                if delay_s is None:
+                    raise
             except GenericError as error:
-                if delay_s is None or _is_refusal(error):
+                if delay_s is None or is_refusal(error):
                     raise
                 in_doubt = True
-                time.sleep(delay_s)
             else:
                 return True
+            time.sleep(delay_s)
         raise AssertionError("the last attempt returns or raises")
 
     def claim(self, path: str, data: bytes) -> bool:
@@ -197,7 +182,7 @@ class Storage:
 
         The client repeats a put whose answer got lost, and the first attempt refuses the second.
         """
-        return self.put_new(path, data) or self.get(path) == data
+        return self.put_new(path, data) or self._holds(path, data)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """All objects below a folder, in no particular order.
@@ -210,10 +195,10 @@ class Storage:
                 for page in obstore.list(self._store, prefix or None, offset=last):
                     for one in page:
                         last = one["path"]
-                        yield _entry(one)
+                        yield Entry.of(one)
             except GenericError as error:
                 delay_s = next(delays, None)
-                if delay_s is None or _is_refusal(error):
+                if delay_s is None or is_refusal(error):
                     raise
                 time.sleep(delay_s)
             else:
@@ -222,7 +207,7 @@ class Storage:
     def head(self, path: str) -> Entry | None:
         """What the store says of an object, or nothing if there is none."""
         try:
-            return _entry(self.persist(lambda: obstore.head(self._store, path)))
+            return Entry.of(self.persist(lambda: obstore.head(self._store, path)))
         except FileNotFoundError:
             return None
 
@@ -260,14 +245,7 @@ class Storage:
 
         ``repeated`` are the errors by which a client tells that. On disk nothing is repeated.
         """
-        for delay_s in self._delays_s:
-            try:
-                return action()
-            except repeated as error:
-                if _is_refusal(error):
-                    raise
-                time.sleep(delay_s)
-        return action()
+        return repeat(action, self._delays_s, repeated)
 
     @property
     def _is_remote(self) -> bool:
@@ -276,15 +254,17 @@ class Storage:
     @property
     def _delays_s(self) -> tuple[float, ...]:
         """A disk that fails once fails again."""
-        return _DELAYS_S if self._is_remote else ()
+        return DELAYS_S if self._is_remote else ()
+
+    def _holds(self, path: str, data: bytes) -> bool:
+        """Whether an object consists of these bytes; one that went meanwhile does not."""
+        try:
+            return self.get(path) == data
+        except FileNotFoundError:
+            return False
 
     def _is_whole(self, data: bytes, entry: Entry) -> bool:
-        """Whether bytes are those of which the store spoke, as far as it told."""
-        if len(data) != entry.bytes:
-            return False
-        told = _MD5.fullmatch(entry.etag) if self._is_remote and self._etags_are_md5 else None
-        # No secret rests on it: the tag of an object put in one piece is the MD5 of its bytes.
-        return told is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == told[1]
+        return is_whole(data, entry, tags_are_md5=self._is_remote and self._etags_are_md5)
 
 
 def open_storage(uri: str) -> Storage:
@@ -322,15 +302,3 @@ def _local(uri: str) -> Path:
 def _open_s3(root: str) -> Storage:
     access = S3Access.standard()
     return Storage(root, access.store(root), access.delta_options)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a store understood and refused, as for a bucket that is not there: no use to wait.
-
-    obstore has no other sign of it than its text.
-    """
-    return isinstance(error, GenericError) and _REFUSAL.search(str(error)) is not None
-
-
-def _entry(meta: "ObjectMeta") -> Entry:
-    return Entry(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"] or "")

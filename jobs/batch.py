@@ -78,13 +78,19 @@ def run_judged(spec: JobSpec, batch: Batch, pool: Pool, store: Store) -> Report:
             before = time.perf_counter()
             verdict = batch.judge(run)
             seconds["gate"] = time.perf_counter() - before
-        return replace(store.commit(run, seconds, verdict), resumed=run.resumed)
+        report = store.commit(run, seconds, verdict)
+        return replace(report, name=_name(spec), resumed=run.resumed)
+
+
+def _name(spec: JobSpec) -> str:
+    """The job's name; a run that is resumed may have begun under another."""
+    return spec.name or spec.kind
 
 
 def _nothing_new(spec: JobSpec, planned: Plan, started: float) -> Report:
     return Report(
         kind=spec.kind,
-        name=spec.name or spec.kind,
+        name=_name(spec),
         status="up_to_date",
         counts=planned.counts,
         unit=planned.unit,
@@ -127,7 +133,7 @@ def run_training(spec: JobSpec, training: Training, pool: Pool, store: Store) ->
             before = time.perf_counter()
             current.record(shard, _train(training, current, pool, store))
             seconds["train"] = time.perf_counter() - before
-        return store.commit(current, seconds)
+        return replace(store.commit(current, seconds), name=_name(spec))
 
 
 def _train(training: Training, current: Run, pool: Pool, store: Store) -> ShardResult:

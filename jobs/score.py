@@ -15,8 +15,17 @@ from schemas.plan import Counts, Plan, shard_bounds
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.score import ScoreSpec
 
-NEWEST_FIRST = "study_date DESC NULLS LAST, uri, frame, image_id"
-"""The order of slices: the newest studies first."""
+NEWEST_FIRST = """
+EXISTS (
+    SELECT 1 FROM rejects
+    WHERE stage = $stage AND list_contains($subjects, subject)
+        AND rejects.image_id = images.image_id
+        AND rejects.etag IS NOT DISTINCT FROM images.etag
+        AND list_contains($transient, reason)),
+study_date DESC NULLS LAST, uri, frame, image_id"""
+"""The order of slices: the newest studies first, and after all others what is tried again.
+
+Otherwise new images that can't be read just now would keep slices from all older ones."""
 
 
 def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
@@ -24,7 +33,8 @@ def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
 
     A reject stands until the image's bytes change or rejects are retried, and a transient one
     not at all; images whose scores wait in a held run are left out. With a ``limit``, the newest
-    studies are planned, so many images at most, and the others are counted as deferred.
+    studies are planned, and after all others those that an earlier run rejected for the moment; so
+    many images at most, and the others are counted as deferred.
 
     Raises:
         BundleError: if the lake has no such bundle, or it has no classes.

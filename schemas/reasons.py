@@ -43,7 +43,8 @@ class RejectReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     GATE_DISCARDED = "gate_discarded"
     FAILED = "failed"
-    """An exception nobody foresaw; the detail names its class."""
+    """An exception nobody foresaw, whose class the detail names; or a model whose outputs for the
+    image are no finite numbers."""
 
 
 TRANSIENT = frozenset(

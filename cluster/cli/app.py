@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _tell(error: Exception) -> int:
+    from cluster.foreign import told
     from schemas.errors import JobFileError, RaywardError
     from schemas.masking import masked
 
@@ -104,8 +105,8 @@ def _tell(error: Exception) -> int:
     elif isinstance(error, RaywardError):
         text = f"error: {text}"
     else:
-        text = (
-            f"error: {type(error).__name__}: {text}\n"
+        text = (  # without its message, which may quote paths or contents of files
+            f"error: {told(error)}\n"
             "This was not foreseen. RAYWARD_TRACEBACK=1 shows where it came from."
         )
     in_json = log_line(text.removeprefix("error: "), level="error") if wants_json() else text

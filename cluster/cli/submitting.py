@@ -39,8 +39,8 @@ def submit(
         typer.Option(
             "--working-dir",
             metavar="DIR",
-            help="The folder that goes as a package, without data, lakes and what .gitignore "
-            "names. [default: where the command runs]",
+            help="The folder that goes as a package, without data, images, lakes, secrets and "
+            "what .gitignore names. [default: where the command runs]",
             show_default=False,
         ),
     ] = None,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -32,6 +32,26 @@ from schemas.tables import rows_of
 
 CODE_VERSION = version("rayward")
 _FIGURES = ("facts", "seconds", "cost")
+
+
+class Recorded(Protocol):
+    """What a row of `runs` is made of."""
+
+    @property
+    def storage(self) -> Storage:
+        """The lake's store."""
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the run was to compute."""
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What was noted beside the plan."""
 
 
 def commit_run(
@@ -135,21 +155,19 @@ def abandon(run: LakeRun) -> None:
 
 
 def record_state(
-    run: LakeRun,
+    run: Recorded,
     state: RunState,
     *,
     expected: int,
-    run_id: str = "",
     counts: Counts | None = None,
     figures: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Add a row about a run to `runs`, or about ``run_id``, which took its place.
+    """Add a row about a run to `runs`.
 
     ``expected`` is how many rows `runs` has about it; ``figures`` are its facts, seconds and cost.
     """
-    named = run_id or run.id
     # S3 tells whole seconds, and a tie of two states would leave open which one stands.
-    last = last_state(run.storage, named) if expected else None
+    last = last_state(run.storage, run.id) if expected else None
     row = _row_of(
         run,
         state,
@@ -157,8 +175,8 @@ def record_state(
         figures=figures or {},
         not_before=last.recorded_at + timedelta(microseconds=1) if last else None,
     )
-    files = write_rows(run.storage, "runs", row, run_id=named, shard=state.value)
-    commit_state(run.storage, files, run_id=named, expected=expected)
+    files = write_rows(run.storage, "runs", row, run_id=run.id, shard=state.value)
+    commit_state(run.storage, files, run_id=run.id, expected=expected)
 
 
 def close(run: LakeRun) -> None:
@@ -252,7 +270,7 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _row_of(
-    run: LakeRun,
+    run: Recorded,
     state: RunState,
     *,
     counts: Counts,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from cluster.lake.reader import LakeReader
 from cluster.lake.runs import LakeRun
 from cluster.storage import Storage
 from schemas.errors import RejectedImage, UsageError
-from schemas.plan import Counts
+from schemas.plan import Counts, Plan
 from schemas.reasons import RejectReason, RunState
 from schemas.rejects import reject_row
 from schemas.tables import rows_of
@@ -71,16 +71,35 @@ def discard(storage: Storage, run_id: str) -> None:
     run, _ = _held_run(storage, run_id)
     with hold(storage, run.plan.key):
         run, written = _held_run(storage, run_id)  # somebody may have decided before the lease
-        # The rejects belong to a run of their own, or they would be as invisible as the rest.
-        verdict = f"{run_id}-discarded"
         rows = _rejects_of(run)
-        files = write_rows(storage, "rejects", rows, run_id=verdict, shard="00000")
-        planned = read_versions(storage, run.plan.key).key
-        commit_files(storage, "rejects", files, run_id=verdict, key=run.plan.key, planned=planned)
         counts = Counts(rejected=rows.num_rows)
-        if not states_written(storage, verdict):
-            record_state(run, RunState.PUBLISHED, expected=0, run_id=verdict, counts=counts)
+        _commit_rejects(_Discarding(run), rows, counts)
         record_state(run, RunState.DISCARDED, expected=written, counts=counts)
+
+
+class _Discarding:
+    """The run that rejects what a held one computed.
+
+    It is a run of its own, or its rows would be as invisible as the held one's; and of another key
+    and fingerprint, or it would pass for work of the held one's model and stand in the way of a run
+    of that model which is on its way.
+    """
+
+    def __init__(self, held: LakeRun) -> None:
+        self.storage, self.header = held.storage, held.header
+        self.id = f"{held.id}-discarded"
+        self.plan: Plan = replace(
+            held.plan, kind="discard", key=("discard", held.id), identity={"run": held.id}
+        )
+
+
+def _commit_rejects(run: _Discarding, rows: pa.Table, counts: Counts) -> None:
+    storage, key = run.storage, run.plan.key
+    files = write_rows(storage, "rejects", rows, run_id=run.id, shard="00000")
+    planned = read_versions(storage, key).key
+    commit_files(storage, "rejects", files, run_id=run.id, key=key, planned=planned)
+    if not states_written(storage, run.id):
+        record_state(run, RunState.PUBLISHED, expected=0, counts=counts)
 
 
 def _recorded(storage: Storage, run_id: str) -> tuple[Counts, dict[str, Any]]:

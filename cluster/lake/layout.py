@@ -9,6 +9,7 @@
     _runs/R/shards/SHARD.json         receipts, each created once
     _runs/R/staged/                   what shards left for the finishing step, until the commit
     _runs/R/train/                    checkpoints of a training, until the commit
+    _runs/R/told                      people were told that the gate holds the run
     _open/KEY/R                       runs of a key that are not committed yet
     _leases/KEY/EPOCH.json            who holds a key, created once
     _leases/KEY/EPOCH.beat            rewritten while the holder lives
@@ -75,6 +76,11 @@ def staged_prefix(run_id: str) -> str:
 def train_prefix(run_id: str) -> str:
     """The folder of a training's checkpoints."""
     return f"_runs/{run_id}/train"
+
+
+def told_path(run_id: str) -> str:
+    """Where it is noted that people were told of a held run."""
+    return f"_runs/{run_id}/told"
 
 
 def staged_path(table: str, run_id: str, shard: str) -> str:

@@ -12,11 +12,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,29 +36,47 @@ class Holder:
 
     host: str
     pid: int
-    started_at: float
+    start_ticks: int | None
+    """When it began, in ticks since the boot; nothing where the system does not tell."""
     boot: str
     pid_namespace: str
 
     @staticmethod
     def this_process() -> "Holder":
         """The process that asks."""
-        return Holder(
-            socket.gethostname(), os.getpid(), psutil.Process().create_time(), *_pid_space()
-        )
+        pid = os.getpid()
+        return Holder(socket.gethostname(), pid, _start_ticks(pid), *_pid_space())
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> "Holder":
+        """The holder that a document names; where it tells no start, any of that pid is it."""
+        told: dict[str, Any] = {one.name: document.get(one.name) for one in fields(Holder)}
+        return Holder(**told)
 
     @property
     def is_known_dead(self) -> bool:
         """Whether the process ended for sure; another machine's can't be judged from here."""
         if (self.boot, self.pid_namespace) != _pid_space():
             return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started_at) > 1
-        except psutil.NoSuchProcess:
+        if not psutil.pid_exists(self.pid):
             return True
+        ticks = _start_ticks(self.pid)
+        return None not in (ticks, self.start_ticks) and ticks != self.start_ticks
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process began; a time of the wall clock would move whenever the clock is set.
+
+    Field 22 of /proc/PID/stat (proc_pid_stat(5)), after a name that may hold spaces and brackets.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:  # it ended just now, or the system is not Linux
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def _pid_space() -> tuple[str, str]:
@@ -200,7 +219,7 @@ def _holder(storage: Storage, prefix: str, epoch: _Epoch) -> Holder | None:
         document = json.loads(storage.get(f"{prefix}/{epoch.number:08d}.json"))
     except FileNotFoundError:
         return None  # swept by a newer holder between the listing and this read
-    return Holder(**{one.name: document[one.name] for one in fields(Holder)})
+    return Holder.of(document)
 
 
 def _lapsed(storage: Storage, holder: Holder, epoch: _Epoch) -> bool:

@@ -9,7 +9,6 @@ in that snapshot lies in the tables opened after it.
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +21,10 @@ import pyarrow as pa
 import pyarrow.dataset as pd
 
 from cluster.lake.snapshot import LakeFile, RunRow, TableSnapshot, last_words, may_show
+from cluster.lake.statements import check_statement, literal, named, query_error
 from cluster.lake.views import VIEWS, View
 from cluster.storage import Storage
 from schemas.errors import QueryError
-from schemas.jobtree import hint
 from schemas.reasons import RunState
 from schemas.tables import TABLES
 
@@ -36,9 +35,6 @@ _MOST_THREADS = 8
 _THREAD_MB = 48
 """Each thread holds row groups and partitions of its own, and needs room for them."""
 _MORE_MEMORY = 4
-_EXPLAIN = re.compile(
-    r"EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b[\w\s,]*\)\s*)?", re.IGNORECASE
-)
 _AFTER_ALL_RUNS = "~"
 Repeated = dict[str, tuple[tuple[frozenset[str], frozenset[str]], pa.Table]]
 """By view: the files and runs that were read, and the keys that occur more than once in them."""
@@ -199,11 +195,11 @@ class LakeReader:
         self, sql: str, parameters: Mapping[str, Any] | None, memory_mb: int
     ) -> Iterator[duckdb.DuckDBPyRelation]:
         try:
-            _check_statement(sql)
-            with self._connect(_named(sql), memory_mb) as connection:
+            check_statement(sql)
+            with self._connect(named(sql), memory_mb) as connection:
                 yield connection.sql(sql, params=dict(parameters) if parameters else None)
         except (duckdb.Error, pa.ArrowException) as error:
-            raise _query_error(error) from error
+            raise query_error(error) from error
 
     @contextmanager
     def _connect(self, names: Sequence[str], memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -216,7 +212,7 @@ class LakeReader:
             connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
             if self.storage.local_path is not None:
                 paths = [self._path(name, file) for name in tables for file in self.files(name)]
-                connection.execute(f"SET allowed_paths = {_literal(paths)}")
+                connection.execute(f"SET allowed_paths = {literal(paths)}")
             connection.execute("SET enable_external_access = false")
             runs = pa.array(sorted(self.published()), pa.string())
             connection.register(_PUBLISHED, pa.table({"run_id": runs}))
@@ -240,7 +236,7 @@ class LakeReader:
 
     def _shown(self, view: View) -> tuple[frozenset[str], frozenset[str]]:
         """What the rows depend on that a view's preparation reads: files, and runs within them."""
-        files = [one for name in _named(view.prepare) for one in self.files(name)]
+        files = [one for name in named(view.prepare) for one in self.files(name)]
         merged = [one for one in files if one.run_id is None]
         # Run ids begin with their time: a run later than all in merged files is in none of them.
         last = max((one.last_run or _AFTER_ALL_RUNS for one in merged), default="")
@@ -294,7 +290,7 @@ class LakeReader:
             return f'"{name}"'
         paths = [self._path(table, file) for file in files]
         # A folder `site=7` above the lake must not become a column: partitions come from the log.
-        return f"read_parquet({_literal(paths)}, hive_partitioning = false)"
+        return f"read_parquet({literal(paths)}, hive_partitioning = false)"
 
 
 def spare_mb() -> int:
@@ -318,66 +314,6 @@ def _settings(spill: str, memory_mb: int) -> dict[str, str | bool | int | float 
 
 def _columns(table: str, partition: Mapping[str, str]) -> str:
     return ", ".join(
-        f'{_literal(partition[name])} AS "{name}"' if name in partition else f'"{name}"'
+        f'{literal(partition[name])} AS "{name}"' if name in partition else f'"{name}"'
         for name in TABLES[table].schema.names
     )
-
-
-def _literal(value: str | Sequence[str]) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return "[" + ", ".join(_literal(one) for one in value) + "]"
-
-
-def _named(sql: str) -> list[str]:
-    """The tables and views a statement needs, each after those it rests on.
-
-    Every name stands in the text as a word, so no query is short of a table; a column of the same
-    name costs a table that is opened for nothing.
-    """
-    words = set(re.findall(r"\w+", sql.lower()))
-    for name in reversed(tuple(VIEWS)):
-        if name in words:
-            words.update(VIEWS[name].needs)
-    return [name for name in (*TABLES, *VIEWS) if name in words]
-
-
-def _check_statement(sql: str) -> None:
-    statements = duckdb.extract_statements(sql)
-    if len(statements) != 1:
-        raise QueryError("A query is one statement", got=f"{len(statements)} statements")
-    kind = statements[0].type
-    if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains, a COPY into a file of the lake included.
-        explained = duckdb.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
-        kind = explained[0].type if len(explained) == 1 else kind
-    if kind != duckdb.StatementType.SELECT:
-        raise QueryError(
-            "A query only reads",
-            got=kind.name,
-            remedy="use SELECT; a PIVOT needs its values listed: PIVOT … ON column IN (…)",
-        )
-
-
-def _query_error(error: Exception) -> QueryError:
-    kind, _, said = str(error).strip().partition(": ")
-    got = said.partition("\nLINE ")[0].strip() or kind
-    if isinstance(error, duckdb.PermissionException):
-        return QueryError(
-            "A query reads the tables and views of the lake and nothing else", got=got
-        )
-    missing = re.search("Table with name (.+?) does not exist", got)
-    if isinstance(error, duckdb.CatalogException) and missing:
-        known = (*TABLES, *VIEWS)
-        return QueryError(
-            f"The lake has no such table or view{hint(missing[1].lower(), known)}",
-            got=missing[1],
-            remedy=f"it has {', '.join(known)}",
-        )
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return QueryError(
-            "The query needs more memory than it may use",
-            got=got.partition("\n")[0],
-            remedy="select fewer columns or rows",
-        )
-    return QueryError("The query failed", got=got)

@@ -10,6 +10,8 @@ from schemas.specs.night import NightSpec
 
 Clock = Callable[[], datetime]
 """The time now, with its zone."""
+_STILL = timedelta(hours=6)
+"""A pass begun so soon after closing time belongs to the night that closed: it was begun again."""
 
 
 def utc_now() -> datetime:
@@ -29,22 +31,37 @@ class Night:
 
     @staticmethod
     def begin(spec: NightSpec, on: dt.date | None = None, clock: Clock = utc_now) -> "Night":
-        """A night that begins now, under today's date in the file's zone or under ``on``.
+        """A night that begins now or goes on, under today's date in the file's zone or ``on``.
 
-        It closes at the next time of day that the file names.
+        It closes at the time of day that the file names, on its date or, where that has passed by
+        hours, on the day after. So a night that is begun again after it closed is late.
         """
         zone = ZoneInfo(spec.zone)
-        now = clock().astimezone(zone)
-        closes_at = None
-        if spec.closes is not None:
-            closes = time.fromisoformat(spec.closes)
-            day = now.date() if now.time() < closes else now.date() + timedelta(days=1)
-            closes_at = datetime.combine(day, closes, zone)
-        return Night(on or now.date(), closes_at, clock)
+        now = clock().astimezone(UTC)
+        today = now.astimezone(zone).date()
+        if spec.closes is None:
+            return Night(on or today, None, clock)
+        closes = time.fromisoformat(spec.closes)
+        # Without a date, it may be last night's that is begun again.
+        days = [on] if on else [today - timedelta(days=1), today]
+        closings = [_instant(day, closes, zone) for day in days]
+        last = _instant(days[-1] + timedelta(days=1), closes, zone)
+        closes_at = next((one for one in closings if now < one + _STILL), last)
+        return Night(on or today, closes_at.astimezone(zone), clock)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until it closes, below zero once it is late; none where it never is."""
         if self.closes_at is None:
             return None
-        return (self.closes_at - self.clock()).total_seconds()
+        # In UTC: times of one zone are compared by what the wall shows.
+        return (self.closes_at.astimezone(UTC) - self.clock().astimezone(UTC)).total_seconds()
+
+
+def _instant(day: dt.date, at: time, zone: ZoneInfo) -> datetime:
+    """A time of day in UTC: of two the second, and where the clock leaps over it, after the leap.
+
+    PEP 495 gives these as the later of the two readings.
+    """
+    readings = (datetime.combine(day, at.replace(fold=fold), zone) for fold in (0, 1))
+    return max(one.astimezone(UTC) for one in readings)

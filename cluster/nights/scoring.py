@@ -147,6 +147,8 @@ def _run_slices(scoring: Scoring, store: LakeStore, pool: Pool, night: Night) ->
             yield report
         if report.status != "published" or not (report.counts.deferred or report.resumed):
             return
+        if not (report.counts.done or report.resumed):
+            return  # what is left may be what can't be read tonight, again and again
         purse.take(report, _gpu_s(report, scoring, store))
     if not reports:
         yield _waits(spec, "the next night: this one closed")

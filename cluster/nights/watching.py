@@ -78,6 +78,10 @@ def _failure(
     }
 
 
+_LOOK_EVERY_S = 60.0
+"""How long nobody looks at the clock."""
+
+
 class _Lateness:
     """Tells once that a night is still at work though it closed."""
 
@@ -92,13 +96,23 @@ class _Lateness:
         if left_s is None:
             yield
             return
-        timer = threading.Timer(max(left_s, 0.0), self.look)
-        timer.daemon = True
-        timer.start()
+        over = threading.Event()
+        threading.Thread(target=self._wait, args=(over,), daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
+            over.set()
+
+    def _wait(self, over: threading.Event) -> None:
+        """Look once the night closed, unless it is over.
+
+        What waits counts seconds by another clock than the night's, which may be set meanwhile.
+        """
+        while (left_s := self._night.seconds_left) is not None and left_s > 0:
+            if over.wait(min(left_s, _LOOK_EVERY_S)):
+                return
+        if not over.is_set():
+            self.look()
 
     def look(self) -> None:
         """Tell, if the night is late and nobody was told."""

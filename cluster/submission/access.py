@@ -110,6 +110,12 @@ def default_token_file() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
+def token_files() -> list[Path]:
+    """Where a token may lie on this machine, whether or not there is one."""
+    named = os.environ.get(TOKEN_PATH_VARIABLE)
+    return [*([Path(named).expanduser()] if named else []), default_token_file()]
+
+
 def find_token() -> SecretStr | None:
     """The token, from the places Ray looks at, in its order; none if there is none.
 

@@ -7,19 +7,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from cluster.submission.access import AUTH_MODE, Access
+from cluster.submission.access import AUTH_MODE, Access, is_loopback
 from schemas.errors import RunError, UsageError
 
 LAKE_NOTE, ORDER_NOTE, CHECK_NOTE = "rayward_lake", "rayward_order", "rayward_check"
 """Metadata of our jobs: where the lake lies, the fingerprint of the order, and for whose preflight
 a job ran."""
-_REQUEST_S = 10.0
+_REQUEST_S = (10.0, 10.0)
+"""Seconds until a cluster must answer: to connect, and between two pieces of an answer."""
+_WORK_S = (10.0, 120.0)
+"""The same for requests that make it work, such as taking a package."""
+_DIRECT = MappingProxyType({"http": "", "https": "", "all": ""})
+"""For requests that no proxy of the environment may see."""
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.2, 5.0
 _NETWORK = (requests.exceptions.RequestException, ConnectionError, OSError)
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
@@ -53,13 +59,29 @@ class JobOrder:
     metadata: Mapping[str, str]
 
 
+class _RayClient(JobSubmissionClient):
+    """Ray's own client, which waits for ever and sends a token to any proxy, with neither fault."""
+
+    def _do_request(
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        data: bytes | None = None,
+        json_data: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> requests.Response:
+        asked = {**kwargs, "timeout": _WORK_S, "proxies": proxies(self._address)}
+        return super()._do_request(method, endpoint, data=data, json_data=json_data, **asked)
+
+
 class Cluster:
     """The jobs of one cluster."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
         with self._told():
-            self._client = JobSubmissionClient(access.url, headers=access.headers)
+            self._client = _RayClient(access.url, headers=access.headers)
 
     @staticmethod
     def reach(access: Access, *, allow_no_token: bool = False) -> "Cluster":
@@ -85,7 +107,9 @@ class Cluster:
         """The version of Ray on the cluster."""
         url = f"{self.access.url}/api/version"
         with self._told():
-            answer = requests.get(url, headers=self.access.headers, timeout=_REQUEST_S)
+            answer = requests.get(
+                url, headers=self.access.headers, timeout=_REQUEST_S, proxies=proxies(url)
+            )
             answer.raise_for_status()
             return str(answer.json()["ray_version"])
 
@@ -184,12 +208,22 @@ def auth_mode(url: str) -> str:
     """
     try:
         # Without the token: who it is has yet to be seen.
-        answer = requests.get(f"{url}/api/authentication_mode", timeout=_REQUEST_S)
+        answer = requests.get(
+            f"{url}/api/authentication_mode", timeout=_REQUEST_S, proxies=proxies(url)
+        )
         return str(answer.json()["authentication_mode"]) if answer.ok else "unknown"
     except ValueError:
         return "unknown"
     except _NETWORK as error:
         raise unreachable(url, error) from error
+
+
+def proxies(url: str) -> dict[str, str]:
+    """What `requests` is told of proxies: none for this machine, else those of the environment.
+
+    Without it `http://127.0.0.1` and its token would go to the proxy where NO_PROXY is not set.
+    """
+    return dict(_DIRECT) if is_loopback(url) else {}
 
 
 def unreachable(url: str, error: Exception) -> UsageError:

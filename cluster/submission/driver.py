@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from cluster.foreign import told
 from cluster.lake.leases import LAPSE_S, hold
 from cluster.lake.store import LakeStore
 from cluster.nights.night import Night
@@ -21,7 +23,7 @@ from cluster.nights.notifying import messenger
 from cluster.nights.watching import watched
 from cluster.progress import Progress
 from cluster.render import report_text
-from cluster.runner import exit_code, run_jobs, select
+from cluster.runner import EXIT_FAILED, exit_code, run_jobs, select
 from cluster.submission.access import AUTH_MODE
 from cluster.submission.naming import SubmissionId, parse_id
 from cluster.submission.order import ORDER_FILE, Order
@@ -74,18 +76,19 @@ def _held(
 
 
 def _run(order: Order, stream: TextIO, deadline_s: float) -> Outcome:
+    # Of all passes: what one reported, as that it is held, the next one finds up to date.
+    reports: list[Report] = []
     while True:
-        reports: list[Report] = []
         try:
             _run_once(order, stream, reports.append)
+            return Outcome(exit_code(reports, order.job_file), tuple(reports))
         except LeaseHeld as error:
             if time.monotonic() < deadline_s:
                 _wait(error, deadline_s, stream)
                 continue
             return _failed(error, reports, stream)
-        except RaywardError as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends it, the lake has to know
             return _failed(error, reports, stream)
-        return Outcome(exit_code(reports, order.job_file), tuple(reports))
 
 
 def _run_once(order: Order, stream: TextIO, note: Callable[[Report], object]) -> None:
@@ -107,10 +110,24 @@ def _run_once(order: Order, stream: TextIO, note: Callable[[Report], object]) ->
         progress.finish()
 
 
-def _failed(error: RaywardError, reports: list[Report], stream: TextIO) -> Outcome:
-    text = f"error: {masked(str(error))}"
+def _failed(error: Exception, reports: list[Report], stream: TextIO) -> Outcome:
+    text = _told(error, stream)
+    code = error.exit_code if isinstance(error, RaywardError) else EXIT_FAILED
+    return Outcome(code, tuple(reports), text)
+
+
+def _told(error: Exception, stream: TextIO) -> str:
+    """Say what went wrong; of errors that are not ours only class and place.
+
+    Ray shows the log to everybody who may see the job, and foreign messages may quote paths;
+    RAYWARD_TRACEBACK=1 shows them nevertheless.
+    """
+    foreign = not isinstance(error, RaywardError)
+    text = f"error: {told(error) if foreign else masked(str(error))}"
     _say(stream, text)
-    return Outcome(error.exit_code, tuple(reports), text)
+    if foreign and os.environ.get("RAYWARD_TRACEBACK") == "1":
+        traceback.print_exception(error, file=stream)
+    return text
 
 
 def _wait(error: LeaseHeld, deadline_s: float, stream: TextIO) -> None:
@@ -142,9 +159,9 @@ def main() -> None:
     configure_logs()
     try:
         outcome = drive(Order.from_bytes(Path(ORDER_FILE).read_bytes()), sys.stdout)
-    except RaywardError as error:
-        _say(sys.stdout, f"error: {masked(str(error))}")
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - a traceback would show its message in the log
+        _told(error, sys.stdout)
+        sys.exit(error.exit_code if isinstance(error, RaywardError) else EXIT_FAILED)
     sys.exit(outcome.code)
 
 

@@ -14,7 +14,7 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class SubmissionId:
-    """One attempt at a job file on one day (UTC)."""
+    """One attempt at a job file on one day, the night's date in the file's time zone."""
 
     job: str
     day: str

@@ -29,13 +29,17 @@ ORDER_FILE = ".rayward/order.json"
 PATH_FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = MappingProxyType(
     {
         "annotate": (("masks", "root"), ("csv", "file"), ("coco", "file")),
+        "explain": (("regions",),),
         "ingest": (("source",), ("metadata", "file")),
         "phantoms": (("target",),),
         "pretrain": (("start",),),
         "train": (("start",),),
+        "train_detector": (("start",),),
     }
 )
 """Fields that hold a path or a URI, by kind. A kind that reads or writes files is added here."""
+STUDY_PARTS = ("train", "score", "evaluate")
+"""Fields of a study that hold fields of these kinds; its grid holds more of the first's."""
 _NO_PATH = re.compile(r"none|pretrained|bundle:.*")
 """What `start` of a training may hold instead."""
 
@@ -107,6 +111,9 @@ def settle_paths(job_file: JobFile, here: Path, root: Path, packed: Sequence[str
         here: Absolute path of the folder its relative paths start at.
         root: Absolute path of the working directory.
         packed: Paths in the package, relative to ``root``.
+
+    Raises:
+        UsageError: if a path is also the label of a study's trials, and would change.
     """
     known = set(packed)
 
@@ -155,11 +162,49 @@ def _spec(values: Mapping[str, Any]) -> JobSpec:
 
 def _mapped(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """A job's values with each path changed."""
-    for *folders, last in PATH_FIELDS.get(values["kind"], ()):
+    _change(values["kind"], values, change)
+    if values["kind"] == "study":
+        for part in STUDY_PARTS:
+            _change(part, values.get(part) or {}, change)
+        grid: dict[str, Any] = values.get("grid") or {}
+        for name, axis in grid.items():
+            grid[name] = _axis(name, axis, change)
+    return values
+
+
+def _axis(name: str, axis: Any, change: Callable[[str], str]) -> Any:
+    """An axis of a study's grid with each path changed.
+
+    Raises:
+        UsageError: if a path of a list changes. It is a label too, and the name of trials, which
+            would not be those of the same study run here.
+    """
+    if isinstance(axis, list):
+        if (name,) in PATH_FIELDS["train"]:
+            for value in axis:
+                if _changed(value, change) != value:
+                    raise UsageError(
+                        "A path that names trials means another place on the cluster",
+                        where=f"grid.{name}",
+                        got=value,
+                        remedy=f"write it absolute, or with a label: {{LABEL: {{{name}: PATH}}}}",
+                    )
+        return axis
+    for fields in axis.values():
+        _change("train", fields, change)
+    return axis
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    is_path = isinstance(value, str) and not _NO_PATH.fullmatch(value)
+    return change(value) if is_path else value
+
+
+def _change(kind: str, values: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Change each path among a kind's fields, in place."""
+    for *folders, last in PATH_FIELDS.get(kind, ()):
         at: Any = values
         for name in folders:
             at = at.get(name) or {}
-        value = at.get(last)
-        if isinstance(value, str) and not _NO_PATH.fullmatch(value):
-            at[last] = change(value)
-    return values
+        if last in at:
+            at[last] = _changed(at[last], change)

@@ -1,7 +1,8 @@
 """The working directory as one zip file for the cluster: code and small files, no data.
 
 Data and lakes stay where they are; a cluster reads them from S3 or a shared mount. What
-`.gitignore` and `.rayignore` name stays too, in every folder, and so does what looks like a secret.
+`.gitignore` and `.rayignore` name stays too, in every folder, and so do secrets and images. An
+image goes only where a `.rayignore` names it with an exclamation mark: `!figures/logo.png`.
 """
 
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.lake.layout import LAKE_FILE
+from cluster.submission.withheld import NEVER, holds_token, is_picture
 from schemas.errors import UsageError
 
 LIMIT = 100 * 2**20
@@ -19,19 +21,10 @@ LIMIT = 100 * 2**20
 LARGE = 2**20
 """Files from this size on are told of before they go."""
 _SHOWN = 5
-_IGNORE_FILES = (".gitignore", ".rayignore")
+_RAY_IGNORE = ".rayignore"
+_IGNORE_FILES = (".gitignore", _RAY_IGNORE)
 _CACHE_MARK = "CACHEDIR.TAG"
 """A folder that holds this file is a cache (bford.info/cachedir)."""
-_NEVER = GitIgnoreSpec.from_lines(
-    [
-        # version control, environments, caches
-        *(".git/", ".hg/", ".svn/", ".venv/", "venv/", "node_modules/", ".tox/", ".nox/"),
-        *("__pycache__/", "*.py[cod]", ".*_cache/", ".cache/", ".hypothesis/", "*.egg-info/"),
-        # secrets
-        *(".env", ".env.*", "*.key", "*.pem", ".aws/", ".ssh/", ".ray/", ".netrc", "auth_token"),
-        *("*credentials*.json", ".rayward/"),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ def pack(
     extra: Mapping[str, bytes],
     *,
     without: Sequence[Path] = (),
+    token: str | None = None,
     limit: int = LIMIT,
 ) -> Package:
     """Write the package of a working directory; equal contents make equal bytes.
@@ -72,10 +66,12 @@ def pack(
         target: The zip file to write.
         extra: Contents of further files by their path in the package.
         without: Folders and files that stay, such as a job's sources.
+        token: The cluster's token, which no file may hold.
         limit: Bytes the package may have.
 
     Raises:
-        UsageError: if there is no such directory, or the package gets too large.
+        UsageError: if there is no such directory, a file holds the token, or the package gets too
+            large.
     """
     if not root.is_dir():
         raise UsageError("The working directory is no directory", got=str(root))
@@ -84,7 +80,10 @@ def pack(
         for path, content in sorted(extra.items()):
             _add(package, path, content)
         for one in files:
-            _add(package, one.path, (root / one.path).read_bytes())
+            content = (root / one.path).read_bytes()
+            if token and holds_token(content, token):
+                raise _token_in(one.path)
+            _add(package, one.path, content)
             if target.stat().st_size > limit:
                 raise _too_large(root, files, limit)
     size = target.stat().st_size
@@ -96,13 +95,27 @@ def pack(
 def list_files(root: Path, without: Sequence[Path] = ()) -> Iterator[PackedFile]:
     """The files of a working directory that go, sorted by path; links to folders are not followed.
 
-    Lakes and caches are left out wherever they lie.
+    Lakes, caches, secrets and images are left out wherever they lie.
     """
     yield from _walk(root.resolve(), "", (), {one.resolve() for one in without})
 
 
-Rules = tuple[tuple[str, GitIgnoreSpec], ...]
-"""Ignore files from the root inwards: the folder each stands in, and what it says."""
+@dataclass(frozen=True)
+class Rule:
+    """An ignore file."""
+
+    name: str
+    below: str
+    """The folder it stands in."""
+    spec: GitIgnoreSpec
+
+    def ignores(self, path: str) -> bool | None:
+        """Whether it lets a path stay; none where it says nothing of it."""
+        return self.spec.check_file(path.removeprefix(self.below)).include
+
+
+Rules = tuple[Rule, ...]
+"""Ignore files from the root inwards."""
 
 
 def _walk(root: Path, below: str, rules: Rules, without: set[Path]) -> Iterator[PackedFile]:
@@ -119,13 +132,15 @@ def _walk(root: Path, below: str, rules: Rules, without: set[Path]) -> Iterator[
             continue
         if place.is_dir():
             yield from _walk(root, f"{path}/", rules, without)
-        elif place.is_file():  # no sockets, no broken links
+        elif not place.is_file():  # a socket, or a broken link
+            continue
+        elif _is_named(path, rules) or not is_picture(place):
             yield PackedFile(path, place.stat().st_size)
 
 
 def _rules_in(folder: Path, below: str, names: Sequence[str]) -> Rules:
     return tuple(
-        (below, GitIgnoreSpec.from_lines(_lines(folder / name)))
+        Rule(name, below, GitIgnoreSpec.from_lines(_lines(folder / name)))
         for name in _IGNORE_FILES
         if name in names
     )
@@ -137,13 +152,17 @@ def _lines(file: Path) -> list[str]:
 
 def _is_ignored(path: str, rules: Rules) -> bool:
     """Whether a path stays; the innermost ignore file that says anything of it decides."""
-    if _NEVER.match_file(path):
-        return True
-    for below, spec in reversed(rules):
-        include = spec.check_file(path.removeprefix(below)).include
-        if include is not None:
-            return include
-    return False
+    return NEVER.match_file(path) or _decision(path, rules) is True
+
+
+def _is_named(path: str, rules: Rules) -> bool:
+    """Whether a `.rayignore` lets a path go by name; git's words are not about clusters."""
+    return _decision(path, tuple(one for one in rules if one.name == _RAY_IGNORE)) is False
+
+
+def _decision(path: str, rules: Rules) -> bool | None:
+    found = (rule.ignores(path) for rule in reversed(rules))
+    return next((one for one in found if one is not None), None)
 
 
 def _add(package: zipfile.ZipFile, path: str, content: bytes) -> None:
@@ -152,6 +171,14 @@ def _add(package: zipfile.ZipFile, path: str, content: bytes) -> None:
     entry.external_attr = 0o644 << 16
     entry.compress_type = zipfile.ZIP_DEFLATED
     package.writestr(entry, content)
+
+
+def _token_in(path: str) -> UsageError:
+    return UsageError(
+        "A file of the working directory holds the cluster's token",
+        where=path,
+        remedy="keep it elsewhere, as in ~/.ray: every job of the cluster can read the package",
+    )
 
 
 def _largest(files: Sequence[PackedFile]) -> list[PackedFile]:

@@ -7,6 +7,11 @@ from typing import Any
 from cluster.submission.witness import NO_KEY, SAME, NodeAnswer
 from schemas.errors import UsageError
 from schemas.specs import JobSpec
+from schemas.specs.pretrain import PretrainSpec
+from schemas.specs.study import StudySpec
+from schemas.specs.train import TrainSpec
+from schemas.specs.train_detector import DetectorSpec
+from schemas.studies import trials_of
 
 _SHARED = "use s3://bucket/prefix, or one folder mounted at the same path on every node"
 
@@ -120,11 +125,10 @@ def _of_keys(needs: Needs, nodes: Sequence[Node]) -> Iterator[str]:
 def _of_slots(needs: Needs, nodes: Sequence[Node]) -> Iterator[str]:
     grow = "add nodes, or say --autoscaling if the cluster does so by itself"
     for job in needs.jobs:
-        gpus = job.execution.gpus_per_worker
-        slots = sum(_slots(node, gpus) for node in nodes)
-        # Shards make do with fewer processes than asked for; a training waits for all of its own.
-        wanted = getattr(job, "world_size", None) or 1
-        if slots < wanted:
+        for wanted, gpus in _wanted(job):
+            slots = sum(_slots(node, gpus) for node in nodes)
+            if slots >= wanted:
+                continue
             each = f"1 CPU and {gpus:g} GPUs" if gpus else "1 CPU"
             yield (
                 f"job {job.name} needs {wanted} processes of {each}, and the cluster has room for "
@@ -132,5 +136,22 @@ def _of_slots(needs: Needs, nodes: Sequence[Node]) -> Iterator[str]:
             )
 
 
+def _wanted(job: JobSpec) -> Iterator[tuple[int, float]]:
+    """The processes that a job can't begin without, and the GPUs of each; of a study, by trial."""
+    gpus = job.execution.gpus_per_worker
+    if isinstance(job, StudySpec):
+        gpus = job.gpus_per_trial
+        # Without GPUs the processes of one trial share what CPUs there are.
+        sizes = {one.world_size if gpus else 1 for one in trials_of(job)}
+        yield from ((size, gpus) for size in sorted(sizes))
+    elif isinstance(job, TrainSpec):
+        yield 1 if job.head == "svm" else job.min_world_size or job.world_size, gpus
+    elif isinstance(job, PretrainSpec | DetectorSpec):
+        yield job.world_size, gpus
+    else:
+        yield 1, gpus  # shards make do with fewer processes than asked for
+
+
 def _slots(node: Node, gpus: float) -> int:
-    return min(int(node.cpus), int(node.gpus / gpus)) if gpus else int(node.cpus)
+    # A third of a GPU fits three times, whatever floating point says.
+    return min(int(node.cpus), int(node.gpus / gpus + 1e-6)) if gpus else int(node.cpus)

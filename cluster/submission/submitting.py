@@ -19,7 +19,8 @@ from cluster.submission.order import ORDER_FILE, Order, absolute, local_paths, s
 from cluster.submission.packing import Package, list_files, mebibytes, pack
 from cluster.submission.preflight import Needs, Node, check
 from cluster.submission.probe import MARK, QUESTION_FILE
-from cluster.submission.record import driver_of, recorded_ids
+from cluster.submission.record import driver_of, recorded_ids, recorded_order
+from cluster.submission.withheld import secret_files
 from cluster.submission.witness import Question, nonce_path, versions
 from jobs.ingest.catalogue import has_pseudonyms
 from schemas.errors import RunError, UsageError
@@ -78,15 +79,18 @@ def submit(cluster: Cluster, wish: Wish, say: Callable[[str], object]) -> Submit
     """
     select(wish.job_file, wish.only)
     _check_env(wish.env)
+    # Settled once: it may be another day when the package is ready.
+    wish = replace(wish, night=wish.filed_under)
     files = [one.path for one in list_files(wish.working_dir, _left_out(wish))]
     job_file = settle_paths(wish.job_file, wish.here, wish.working_dir.resolve(), files)
     store = _open_lake(cluster, job_file.lake)
-    order = Order("", job_file, wish.only, wish.filed_under)
+    order = Order("", job_file, wish.only, wish.night)
     for _ in range(_COLLISIONS):
         submission, running = _next(cluster, store.storage, wish, order, say)
         if running:
             return running
-        with _packed(wish, replace(order, submission_id=str(submission)), store, say) as packed:
+        named = replace(order, submission_id=str(submission))
+        with _packed(cluster, wish, named, store, say) as packed:
             if wish.preflight:
                 _preflight(cluster, wish, packed, store, say)
             note = {LAKE_NOTE: store.root, ORDER_NOTE: order.fingerprint}
@@ -120,18 +124,31 @@ def _next(
         return first, None
     job = cluster.job(str(newest))
     if job and not job.is_over:
-        if job.metadata.get(ORDER_NOTE) != order.fingerprint:
-            raise UsageError(
-                "A submission of this name runs and asks for something else",
-                got=str(newest),
-                remedy=f"choose another --name, or stop it: rayward stop {newest}",
-            )
+        end = f"stop it: rayward stop {newest}"
+        _check_same(newest, job.metadata.get(ORDER_NOTE), order, end)
         return newest, Submitted(str(newest), attached=True)
     if holder := driver_of(storage, newest):
+        # A later attempt may have given up on the driver of this one without a record of its own.
+        at_work = newest_attempt(first, recorded_ids(storage, first.base)) or newest
+        recorded = recorded_order(storage, str(at_work))
+        noted = job.metadata.get(ORDER_NOTE) if job else None
+        asked = recorded.fingerprint if recorded else noted
+        _check_same(at_work, asked, order, "wait for its end")
         status = job.status.value if job else "nothing"
-        say(f"Ray says {status} of {newest}, but its driver lives: {holder}.")
-        return newest, Submitted(str(newest), attached=True, known_to_ray=False)
+        say(f"Ray says {status} of {newest}, but the driver of {at_work} lives: {holder}.")
+        return at_work, Submitted(str(at_work), attached=True, known_to_ray=False)
     return SubmissionId(newest.job, newest.day, newest.attempt + 1), None
+
+
+def _check_same(
+    submission: SubmissionId, fingerprint: str | None, order: Order, remedy: str
+) -> None:
+    if fingerprint != order.fingerprint:
+        raise UsageError(
+            "A submission of this name runs and asks for something else",
+            got=str(submission),
+            remedy=f"choose another --name, or {remedy}",
+        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,7 @@ class _Packed:
 
 @contextmanager
 def _packed(
-    wish: Wish, order: Order, store: LakeStore, say: Callable[[str], object]
+    cluster: Cluster, wish: Wish, order: Order, store: LakeStore, say: Callable[[str], object]
 ) -> Iterator[_Packed]:
     """The package of an order, and the nonce in the lake, for as long as the block lasts."""
     question = Question(order.job_file.lake, secrets.token_hex(16), _to_be_there(order))
@@ -152,7 +169,9 @@ def _packed(
     try:
         with tempfile.TemporaryDirectory(prefix="rayward-package-") as folder:
             target = Path(folder) / "package.zip"
-            package = pack(wish.working_dir, target, extra, without=_left_out(wish))
+            held = cluster.access.token
+            token = held.get_secret_value() if held else None
+            package = pack(wish.working_dir, target, extra, without=_left_out(wish), token=token)
             say(f"Package: {len(package.files):,} files, {mebibytes(package.bytes)}.")
             for one in package.large:
                 say(f"  large: {one.path}, {mebibytes(one.bytes)}")
@@ -162,10 +181,10 @@ def _packed(
 
 
 def _left_out(wish: Wish) -> list[Path]:
-    """Folders that are read or written where they lie: sources, targets and the lake."""
+    """What stays here: sources, targets and the lake, and files of secrets."""
     named = [*local_paths(wish.job_file.jobs), wish.job_file.lake]
     paths = (absolute(wish.here, one) for one in named if "://" not in one)
-    return [one for one in paths if not one.is_file()]
+    return [*(one for one in paths if not one.is_file()), *secret_files()]
 
 
 def _to_be_there(order: Order) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Gate(Spec):
     class_share: Share | None = 0.15
     """Largest change of any class's share among the labels."""
     p_value: float = Field(default=0.001, gt=0, le=1)
-    """The three figures above count where chance makes one as large less often than this."""
+    """Every figure above but `min_count` counts where chance makes one as large less often."""
     window: int = Field(default=14, ge=1)
     """Nights of the reference."""
     min_reference: int = Field(default=200, ge=1)

@@ -27,10 +27,10 @@ def test_only_directories_of_the_dead_are_swept(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     me = Holder.this_process()
-    dead = leave(tmp_path, "rayward-1-a", dataclasses.replace(me, started_at=1.0))
+    dead = leave(tmp_path, "rayward-1-a", dataclasses.replace(me, start_ticks=1))
     mine = leave(tmp_path, "rayward-2-b", me)
     elsewhere = leave(
-        tmp_path, "rayward-3-c", dataclasses.replace(me, started_at=1.0, pid_namespace="other")
+        tmp_path, "rayward-3-c", dataclasses.replace(me, start_ticks=1, pid_namespace="other")
     )
     unnamed = leave(tmp_path, "rayward-4-d", None)
     ray_session._sweep()

@@ -1,6 +1,7 @@
 """Tests of listing archives: local directories and S3 prefixes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -114,6 +115,39 @@ def test_a_folder_that_can_not_be_read_ends_the_listing(tmp_path: Path) -> None:
     assert f"({tmp_path})" in str(error.value)
 
 
+def test_what_goes_during_a_listing_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "a.png", "b.png", "c/1.png", "d/2.png", "e/3.png")
+    files = list_source(str(tmp_path))
+    assert next(files).path == "a.png"
+    (tmp_path / "b.png").unlink()
+    shutil.rmtree(tmp_path / "c")
+    scandir = os.scandir
+
+    def too_late(folder: str) -> object:
+        if folder.endswith("/d"):
+            Path(folder).rename(tmp_path / "f")
+        return scandir(folder)
+
+    monkeypatch.setattr("cluster.sources.os.scandir", too_late)
+    assert [file.path for file in files] == ["e/3.png"]
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["gone", "another in its place"])
+def test_files_do_not_go_with_the_source_itself(tmp_path: Path, replaced: bool) -> None:
+    """As when its disk is taken away: what is not there now is not deleted."""
+    archive = tmp_path / "archive"
+    make(archive, "a.png", "b.png", "c/1.png")
+    files = list_source(str(archive))
+    assert next(files).path == "a.png"
+    archive.rename(tmp_path / "elsewhere")
+    if replaced:
+        archive.mkdir()
+    with pytest.raises(SourceError, match="No such file or directory"):
+        list(files)
+
+
 def test_no_name_of_a_folder_that_fails_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +247,16 @@ def test_missing_buckets_and_empty_prefixes_are_errors(bucket: str) -> None:
         paths_of(f"s3://{bucket}/nothing")
     with pytest.raises(SourceError, match="no bucket"):
         paths_of("s3://")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("key", ["cxr//DOE.png", "cxr/DOE//", "cxr/./DOE.png", "cxr/../DOE.png"])
+def test_keys_that_can_not_be_named_are_told_as_the_cause(bucket: str, key: str) -> None:
+    put(bucket, "cxr/a.png", key)
+    with pytest.raises(SourceError, match=r"empty part \(//\).*aws s3 mv") as error:
+        paths_of(f"s3://{bucket}/cxr")
+    assert "DOE" not in str(error.value)
+    assert error.value.__cause__ is None
 
 
 @pytest.mark.s3

@@ -259,7 +259,7 @@ def test_run_that_died_after_training_goes_on_with_its_bundle(store: LakeStore) 
     with pytest.raises(KeyboardInterrupt):
         train.run(_spec(), pool, store)
     store.commit = committed  # type: ignore[method-assign]
-    report = train.run(_spec(), pool, store)
-    assert report.status == "published"
+    report = train.run(_spec(name="renamed"), pool, store)
+    assert (report.status, report.name) == ("published", "renamed")
     assert len(pool.trained) == 1
     assert store.query("SELECT count(*) AS n FROM models")["n"].to_pylist() == [1]

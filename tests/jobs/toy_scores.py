@@ -29,12 +29,18 @@ def likely(number: int) -> float:
 
 
 class ToyPool:
-    """Scores by the number of an image; those of ``bad`` are rejected, of ``moved`` all ill."""
+    """Scores by the number of an image; those of ``bad`` are rejected, of ``moved`` all ill.
+
+    Those of ``away`` can't be read for the moment.
+    """
 
     def __init__(
-        self, bad: frozenset[int] = frozenset(), moved: frozenset[int] = frozenset()
+        self,
+        bad: frozenset[int] = frozenset(),
+        moved: frozenset[int] = frozenset(),
+        away: frozenset[int] = frozenset(),
     ) -> None:
-        self.bad, self.moved = bad, moved
+        self.bad, self.moved, self.away = bad | away, moved, away
 
     def run_shards(self, run: Run, execution: Execution) -> None:
         assert isinstance(run, LakeRun)
@@ -49,8 +55,14 @@ class ToyPool:
             for n, p in ill.items()
         ]
         rejects: list[dict[str, object]] = [
-            {"image_id": image_id(n), "stage": "score", "subject": model_id, "reason": "corrupt"}
-            for n in numbers
+            {
+                "image_id": image_id(n),
+                "stage": "score",
+                "subject": model_id,
+                "etag": etag,
+                "reason": "unreadable" if n in self.away else "corrupt",
+            }
+            for n, etag in zip(numbers, rows["etag"].to_pylist(), strict=True)
             if n in self.bad
         ]
         tables = {"predictions": rows_of("predictions", predictions)}

@@ -1,6 +1,7 @@
 """How far a run's scores moved from those of the nights before it."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,23 +33,43 @@ class Stability:
 def population_stability_index(scores_N: Doubles, reference_M: Doubles) -> Stability:
     """Sum over bins of (p - q) ln(p / q), p and q the shares of scores and reference in a bin.
 
-    Bins are cut at the deciles of the reference; equal deciles make one bin. Half an image is added
-    to every count. By the usual reading up to 0.1 is stable and above 0.25 is a shift (Siddiqi,
-    Credit Risk Scorecards, 2006). Between samples of one distribution it is about (1/N + 1/M) times
-    chi-squared with bins - 1 degrees of freedom (Yurdakul and Naranjo, J. Risk Model Validation 14,
-    2020), which gives the p-value.
+    Bins are cut at the deciles of the reference; equal deciles make one bin. A decile that half a
+    tenth of the reference equals is a bin of its own, so that a move to below it shows. Bins in
+    which nothing lies are left out, and half an image is added to every other count. By the usual
+    reading up to 0.1 is stable and above 0.25 is a shift (Siddiqi, Credit Risk Scorecards, 2006).
+    Between samples of one distribution it is about (1/N + 1/M) times chi-squared with bins - 1
+    degrees of freedom (Yurdakul and Naranjo, J. Risk Model Validation 14, 2020), which gives the
+    p-value. Where a value is not finite, neither is the index.
     """
-    edges = np.unique(np.quantile(reference_M, np.linspace(0, 1, BINS + 1)[1:-1]))
-    p = _shares(scores_N, edges)
-    q = _shares(reference_M, edges)
+    if not (np.isfinite(scores_N).all() and np.isfinite(reference_M).all()):
+        return Stability(math.nan, math.nan)
+    edges = _edges(reference_M)
+    now_B, before_B = _counts(scores_N, edges), _counts(reference_M, edges)
+    filled_B = now_B + before_B > 0
+    bins = int(filled_B.sum())
+    if bins == 1:
+        return Stability(0.0, 1.0)
+    p, q = _shares(now_B[filled_B]), _shares(before_B[filled_B])
     value = float(np.sum((p - q) * np.log(p / q)))
     spread = 1 / len(scores_N) + 1 / len(reference_M)
-    return Stability(value, float(stats.chi2.sf(value / spread, len(edges))))
+    return Stability(value, float(stats.chi2.sf(value / spread, bins - 1)))
 
 
-def _shares(values: Doubles, edges: Doubles) -> Doubles:
-    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-    smoothed = (counts + _PSEUDOCOUNT) / (len(values) + _PSEUDOCOUNT * len(counts))
+def _edges(reference_M: Doubles) -> Doubles:
+    """Upper ends of all bins but the last; a tied decile has one right below it as well."""
+    deciles = np.unique(np.quantile(reference_M, np.linspace(0, 1, BINS + 1)[1:-1]))
+    shares = np.array([np.mean(reference_M == one) for one in deciles])
+    tied = deciles[shares >= 0.5 / BINS]
+    return np.unique(np.concatenate([deciles, np.nextafter(tied, -np.inf)]))
+
+
+def _counts(values: Doubles, edges: Doubles) -> NDArray[np.int64]:
+    places = np.searchsorted(edges, values, side="left")
+    return np.asarray(np.bincount(places, minlength=len(edges) + 1), np.int64)
+
+
+def _shares(counts_B: NDArray[np.int64]) -> Doubles:
+    smoothed = (counts_B + _PSEUDOCOUNT) / (counts_B.sum() + _PSEUDOCOUNT * len(counts_B))
     return np.asarray(smoothed, np.float64)
 
 
@@ -57,11 +78,11 @@ def measure_drift(
 ) -> Mapping[str, Any]:
     """Compare two tables with a column ``scores`` (probabilities in the order of the classes).
 
-    ``model`` has the bundle's ``classes`` and ``operating_point`` (JSON). Each figure is that of
-    the class that moved most: ``psi``, ``ks`` and ``class_share`` have ``value``, ``of`` and
-    ``p_value`` (of chi-squared, Kolmogorov-Smirnov's and Fisher's exact test); ``class_share`` also
-    ``now`` and ``before``, shares of the labels, and is missing where a bundle has no classes. Both
-    tables need at least one row.
+    ``model`` has the bundle's ``classes`` and ``operating_point`` (JSON). ``psi``, ``ks`` and
+    ``class_share`` have a figure for each class, those that moved most first, with ``value``,
+    ``of`` and ``p_value`` (of chi-squared, Kolmogorov-Smirnov's and Fisher's exact test);
+    ``class_share`` also ``now`` and ``before``, shares of the labels, and is missing where a bundle
+    has no classes. Of two classes one is told. Both tables need at least one row.
     """
     now_NC, before_MC = _matrix(scores), _matrix(reference)
     classes: Sequence[str] = model["classes"] or ()
@@ -75,20 +96,27 @@ def measure_drift(
         name: stats.ks_2samp(now_NC[:, place], before_MC[:, place])
         for name, place in watched.items()
     }
-    moved = max(psi, key=lambda name: psi[name].value)
-    parted = max(tests, key=lambda name: float(tests[name].statistic))
-    found: dict[str, Any] = {
-        "psi": {"value": psi[moved].value, "of": moved, "p_value": psi[moved].p_value},
-        "ks": {
-            "value": float(tests[parted].statistic),
-            "of": parted,
-            "p_value": float(tests[parted].pvalue),
-        },
+    found = {
+        "psi": [
+            {"value": one.value, "of": name, "p_value": one.p_value} for name, one in psi.items()
+        ],
+        "ks": [
+            {"value": float(one.statistic), "of": name, "p_value": float(one.pvalue)}
+            for name, one in tests.items()
+        ],
     }
     if classes:
         labels = _label_counts(now_NC, classes, point), _label_counts(before_MC, classes, point)
-        found["class_share"] = _class_share(*labels, watched)
-    return found
+        found["class_share"] = [
+            _class_share(*labels, place) | {"of": name} for name, place in watched.items()
+        ]
+    return {name: sorted(figures, key=_move, reverse=True) for name, figures in found.items()}
+
+
+def _move(figure: Mapping[str, Any]) -> float:
+    """By what figures are sorted; what is no number comes first."""
+    value = float(figure["value"])
+    return math.inf if math.isnan(value) else value
 
 
 def _label_counts(
@@ -100,17 +128,14 @@ def _label_counts(
 
 
 def _class_share(
-    now_C: NDArray[np.int64], before_C: NDArray[np.int64], watched: Mapping[str, int]
+    now_C: NDArray[np.int64], before_C: NDArray[np.int64], place: int
 ) -> dict[str, Any]:
     now_all, before_all = int(now_C.sum()), int(before_C.sum())
-    change_C = np.abs(now_C / now_all - before_C / before_all)
-    name = max(watched, key=lambda one: float(change_C[watched[one]]))
-    now, before = int(now_C[watched[name]]), int(before_C[watched[name]])
+    now, before = int(now_C[place]), int(before_C[place])
     table = np.array([[now, now_all - now], [before, before_all - before]])
     test = stats.fisher_exact(table)
     return {
-        "value": float(change_C[watched[name]]),
-        "of": name,
+        "value": abs(now / now_all - before / before_all),
         "p_value": float(test.pvalue),
         "now": now / now_all,
         "before": before / before_all,

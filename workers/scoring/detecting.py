@@ -17,7 +17,8 @@ from workers.detection.maps import Reading, to_original
 from workers.models.classifier.outputs import prediction_rows
 from workers.prefetch import ahead
 from workers.reading import Placed, Preparer
-from workers.scoring.forward import Batched, slices
+from workers.scoring.forward import Batched, Outputs, slices
+from workers.scoring.outputs import find_usable, reject_unusable
 from workers.scoring.passing import check_planned, decode_ahead, reject_rows
 
 
@@ -53,8 +54,14 @@ class DetectorScorer:
                     rejects.append((row, image))
                 else:
                     good.append((row, image))
-            computed += [ids[row] for row, _ in good]
-            found += self._detect([one for _, one in good], [sizes[row] for row, _ in good])
+            if not good:
+                continue
+            outputs_NR = self.network.outputs(np.stack([one.pixels_CHW for _, one in good]))
+            usable_N = find_usable(outputs_NR)
+            rejects += reject_unusable([row for row, _ in good], usable_N)
+            kept = [good[place] for place in np.flatnonzero(usable_N)]
+            computed += [ids[row] for row, _ in kept]
+            found += self._read(outputs_NR[usable_N], kept, [sizes[row] for row, _ in kept])
         return ShardResult(
             {
                 "predictions": prediction_rows(computed, self._scores(found), self._constants()),
@@ -74,16 +81,18 @@ class DetectorScorer:
             pairs = zip(blobs[part], frames[part], strict=True)
             yield part.start, [preparer.place(blob, frame) for blob, frame in pairs]
 
-    def _detect(
-        self, images: Sequence[Placed], sizes: Sequence[tuple[int, int] | None]
+    def _read(
+        self,
+        outputs_NR: Outputs,
+        images: Sequence[tuple[int, Placed]],
+        sizes: Sequence[tuple[int, int] | None],
     ) -> list[Detections]:
         if not images:
             return []
-        outputs_NR = self.network.outputs(np.stack([one.pixels_CHW for one in images]))
         detections = self.reading.detections(outputs_NR)
         return [
             to_original(one, image.geometry, size)
-            for one, image, size in zip(detections, images, sizes, strict=True)
+            for one, (_, image), size in zip(detections, images, sizes, strict=True)
         ]
 
     def _scores(self, found: Sequence[Detections]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -15,6 +15,7 @@ from schemas.tables import rows_of
 from workers.prefetch import ahead
 from workers.reading import Image, Preparer
 from workers.scoring.forward import Batched, Outputs, slices
+from workers.scoring.outputs import find_usable, reject_unusable
 
 AHEAD = 2
 """Batches decoded while a GPU works on one. On a CPU decoding and the network share one core, and a
@@ -53,14 +54,19 @@ class Passage:
         batches = self._decoded(rows, blobs)
         for start, images in ahead(batches, self.ahead) if self.ahead else batches:
             good: list[Image] = []
-            for offset, image in enumerate(images):
+            places: list[int] = []
+            for place, image in enumerate(images, start):
                 if isinstance(image, RejectedImage):
-                    rejects.append((start + offset, image))
+                    rejects.append((place, image))
                     continue
                 good.append(image)
-                computed.append(ids[start + offset])
+                places.append(place)
             if good:
-                outputs.append(self.network.outputs(np.stack(good)))
+                made_BK = self.network.outputs(np.stack(good))
+                usable_B = find_usable(made_BK)
+                rejects += reject_unusable(places, usable_B)
+                computed += [ids[places[row]] for row in np.flatnonzero(usable_B)]
+                outputs.append(made_BK[usable_B])
         subject = self.config.model_id
         return Passed(
             computed, outputs, reject_rows(rows, rejects, stage=self.stage, subject=subject)

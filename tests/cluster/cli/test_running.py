@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_the_exit_code_is_the_runners(
     [
         (SourceError("The archive is not there", where="data"), 1, "archive is not there (data)"),
         (LeaseHeld("Another run holds this work", got="host-1, pid 7"), 5, "host-1, pid 7"),
-        (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero"),
+        (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError at "),
     ],
 )
 def test_a_failed_job_ends_the_command(
@@ -128,8 +129,18 @@ def test_a_traceback_is_shown_on_request(
 
 
 def test_a_secret_in_an_error_is_masked(call: Call, runner: FakeRunner, job_file: str) -> None:
-    runner.reports = [OSError("can't open s3://key:hidden@bucket/x")]
+    runner.reports = [SourceError("can't open", where="s3://key:hidden@bucket/x")]
     assert "s3://***@bucket/x" in call("run", job_file).err
+
+
+def test_of_a_foreign_error_only_class_and_place_are_told(
+    call: Call, runner: FakeRunner, job_file: str
+) -> None:
+    runner.reports = [OSError("can't open /archive/MUELLER_ANNA/1.dcm")]
+    ended = call("run", job_file)
+    assert re.match(r"error: OSError at \w+\.py:\d+\n", ended.err)
+    assert "MUELLER" not in ended.err
+    assert ended.code == 1
 
 
 def test_an_interrupt_says_that_the_run_goes_on(

@@ -133,3 +133,37 @@ def test_a_decision_whose_answer_is_lost_counts_as_done(
     monkeypatch.setattr(commit, "_append", lose_the_answer)
     publish(open_storage(root), run_id)
     assert len(contents(root)["predictions"]) == 8
+
+
+def test_a_discard_leaves_work_on_its_way_alone(root: str) -> None:
+    """A driver died in a later run of the same model; its successor goes on after the discard."""
+    run_id = _hold_back(root)
+    store = LakeStore.open(root)
+    later = plan_toy(store, ids(10, 10))
+    with store.lease(KEY):
+        begun = store.begin(later, {})
+    discard(store.storage, run_id)
+    store = LakeStore.open(root)
+    with store.lease(KEY):
+        run = store.unfinished(KEY, later.fingerprint)
+        assert run is not None
+        assert run.id == begun.id
+        InlinePool().run_shards(run, SPEC.execution)
+        assert store.commit(run, {}).status == "published"
+    seen = contents(root)
+    assert len(seen["predictions"]) == 8
+    assert len(seen["rejects"]) == len(IMAGES) + 2
+
+
+def test_a_discard_is_no_work_of_the_model(root: str) -> None:
+    """The run that holds the rejects has a kind, a key and a fingerprint of its own."""
+    run_id = _hold_back(root)
+    store = LakeStore.open(root)
+    (held,) = store.runs_of(KEY)
+    discard(store.storage, run_id)
+    assert list(store.runs_of(KEY)) == []
+    (own,) = store.runs_of(("discard", run_id))
+    assert (own["run_id"], own["kind"], own["state"]) == (
+        f"{run_id}-discarded", "discard", "published",
+    )  # fmt: skip
+    assert own["fingerprint"] != held["fingerprint"]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from obstore.exceptions import GenericError
 
@@ -31,7 +33,7 @@ def plant(storage: Storage, holder: Holder, epoch: int = 1) -> None:
 
 def elsewhere() -> Holder:
     """A process on another machine, whose life can't be judged from here."""
-    return Holder("ct-server", 4711, 0.0, "another-boot", "another-namespace")
+    return Holder("ct-server", 4711, 0, "another-boot", "another-namespace")
 
 
 def test_a_held_key_is_refused_and_names_its_holder(storage: Storage) -> None:
@@ -58,15 +60,47 @@ def test_a_released_key_is_free_again(storage: Storage) -> None:
 def test_a_dead_process_of_this_machine_is_replaced_at_once(storage: Storage) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    plant(storage, dataclasses.replace(Holder.this_process(), pid=ended.pid, started_at=1.0))
+    plant(storage, dataclasses.replace(Holder.this_process(), pid=ended.pid, start_ticks=1))
     with hold(storage, KEY):
         assert holder_of(storage, KEY) == Holder.this_process()
 
 
 def test_a_recycled_pid_is_not_the_holder(storage: Storage) -> None:
-    plant(storage, dataclasses.replace(Holder.this_process(), started_at=12345.0))
+    plant(storage, dataclasses.replace(Holder.this_process(), start_ticks=12345))
     with hold(storage, KEY):
         pass
+
+
+def test_nobody_dies_when_the_clock_is_set(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hold(storage, KEY):
+        told = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda one: told(one) - 5)
+        with pytest.raises(LeaseHeld), hold(storage, KEY):
+            pass
+
+
+def test_a_process_is_known_by_its_start_whatever_its_name(tmp_path: Path) -> None:
+    program = tmp_path / "a ) b ("
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as child:
+        try:
+            told = psutil.Process(child.pid).create_time()
+            ticks = leases._start_ticks(child.pid)
+        finally:
+            child.kill()
+    assert ticks is not None
+    assert ticks / os.sysconf("SC_CLK_TCK") + psutil.boot_time() == pytest.approx(told, abs=0.5)
+
+
+def test_a_holder_whose_start_is_not_told_is_judged_by_its_pid_alone() -> None:
+    document = dataclasses.asdict(Holder.this_process())
+    del document["start_ticks"]
+    assert not Holder.of({**document, "started_at": 1.0, "nonce": "0"}).is_known_dead
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert Holder.of({**document, "pid": ended.pid}).is_known_dead
 
 
 def test_another_machine_holds_until_its_lease_lapses(

@@ -21,7 +21,7 @@ def at(text: str) -> datetime:
     [
         ("2026-11-21T03:00", "UTC", "2026-11-21T06:00", date(2026, 11, 21)),
         ("2026-11-21T22:00", "UTC", "2026-11-22T06:00", date(2026, 11, 21)),
-        ("2026-11-21T06:00", "UTC", "2026-11-22T06:00", date(2026, 11, 21)),
+        ("2026-11-21T12:00", "UTC", "2026-11-22T06:00", date(2026, 11, 21)),
         ("2026-11-21T23:30", "Europe/Berlin", "2026-11-22T05:00", date(2026, 11, 22)),
         ("2026-07-21T03:00", "Europe/Berlin", "2026-07-21T04:00", date(2026, 7, 21)),
     ],
@@ -81,3 +81,37 @@ def test_no_slice_begins_that_would_not_end_in_time() -> None:
     purse.take(ended(10, seconds=60.0), 0.0)
     assert purse.next_slice(59.0) == 0
     assert purse.next_slice(61.0) == 10
+
+
+@pytest.mark.parametrize(
+    ("now", "on", "closes", "closes_at"),
+    [
+        ("2026-11-21T06:05", None, "06:00", "2026-11-21T06:00"),
+        ("2026-11-21T06:05", date(2026, 11, 21), "06:00", "2026-11-21T06:00"),
+        ("2026-11-21T06:05", date(2026, 11, 20), "06:00", "2026-11-21T06:00"),
+        ("2026-11-21T03:00", date(2026, 11, 20), "06:00", "2026-11-21T06:00"),
+        ("2026-11-20T22:00", date(2026, 11, 20), "06:00", "2026-11-21T06:00"),
+        ("2026-11-23T03:00", date(2026, 11, 20), "06:00", "2026-11-21T06:00"),
+        ("2026-11-21T00:10", None, "22:00", "2026-11-20T22:00"),
+    ],
+)
+def test_a_night_begun_again_closes_when_it_would_have(
+    now: str, on: date | None, closes: str, closes_at: str
+) -> None:
+    found = Night.begin(NightSpec(closes=closes), on, clock=lambda: at(now))
+    assert found.closes_at == at(closes_at)
+    assert found.seconds_left == (at(closes_at) - at(now)).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("now", "closes_at"),
+    [
+        ("2026-10-25T00:15", "2026-10-25T01:30"),  # the first 02:15 of that night
+        ("2026-10-25T01:15", "2026-10-25T01:30"),  # the second
+        ("2026-03-29T00:00", "2026-03-29T01:30"),  # the clock leaps from two to three
+    ],
+)
+def test_clocks_that_are_changed_do_not_end_a_night_too_soon(now: str, closes_at: str) -> None:
+    spec = NightSpec(zone="Europe/Berlin", closes="02:30")
+    found = Night.begin(spec, clock=lambda: at(now))
+    assert found.seconds_left == (at(closes_at) - at(now)).total_seconds()

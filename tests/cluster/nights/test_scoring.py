@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.lake.decisions import publish
+from cluster.lake.decisions import discard, publish
 from cluster.lake.marking import mark_nightly
 from cluster.lake.store import LakeStore
 from cluster.nights.night import Night
@@ -17,7 +17,7 @@ from schemas.errors import BundleError, LeaseHeld, RunError
 from schemas.jobfile import JobFile
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution
-from schemas.specs.gate import Gate
+from schemas.specs.gate import Budget, Gate
 from schemas.specs.night import NightSpec
 from schemas.specs.score import ScoreSpec
 from tests.jobs.seeding import DATASET
@@ -238,3 +238,34 @@ def test_a_night_on_disk_and_on_s3(any_root: str) -> None:
     assert held.run_id is not None
     publish(lake.store.storage, held.run_id)
     assert lake.visible() == 15
+
+
+def test_a_slice_that_is_discarded_is_no_catching_up(lake: Nights) -> None:
+    """Else the version would score all the rest at once, whatever the budget says."""
+    lake.arrive(range(10, 16))
+    strict = SPEC.model_copy(update={"gate": Gate(min_count=3)})
+    (held,) = pass_over(lake, 1, spec=strict)
+    assert held.run_id is not None
+    discard(lake.store.storage, held.run_id)
+    assert models(lake) == [("lungs@1", True)]
+    reports = pass_over(lake, 2)
+    assert told(reports) == [("lungs@1", "published", 2)] * 2
+    assert [one.counts.deferred for one in reports] == [6, 4]
+
+
+UNBOUNDED = SPEC.model_copy(update={"budget": Budget(slice_images=2)})
+
+
+def test_slices_end_where_nothing_can_be_read(lake: Nights) -> None:
+    away = ToyPool(away=frozenset(range(4)))
+    assert told(pass_over(lake, 1, away, UNBOUNDED)) == [("lungs@1", "published", 0)]
+
+
+def test_images_that_can_not_be_read_keep_no_slice_from_older_ones(lake: Nights) -> None:
+    newest = range(10, 12)
+    lake.arrive(newest, day=3)
+    away = ToyPool(away=frozenset(newest))
+    assert told(pass_over(lake, 3, away, UNBOUNDED)) == [("lungs@1", "published", 0)]
+    reports = pass_over(lake, 4, away, UNBOUNDED)
+    assert [done for _, _, done in told(reports)] == [2, 2, 0]
+    assert told(pass_over(lake, 5, spec=UNBOUNDED)) == [("lungs@1", "published", 2)]

@@ -1,5 +1,6 @@
 """What of a night is told: failed and held jobs, and that it is late."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -136,3 +137,26 @@ def test_a_job_need_not_end_for_that_to_be_told() -> None:
 
     list(watched(reports(), JOBS, tonight, told))
     assert told.names == ["late"]
+
+
+def test_a_clock_that_is_set_back_delays_that_it_is_told_and_no_more() -> None:
+    told = Told()
+    due = START.replace(hour=5, minute=59, second=59, microsecond=900_000)
+    started = datetime.now(UTC)
+    back = [timedelta(0)]
+
+    def clock() -> datetime:
+        return due + (datetime.now(UTC) - started) - back[0]
+
+    tonight = Night.begin(NightSpec(closes="06:00"), clock=clock)
+
+    def reports() -> Iterator[Report]:
+        back[0] = timedelta(milliseconds=150)
+        deadline = datetime.now(UTC) + timedelta(seconds=20)
+        while not told.events and datetime.now(UTC) < deadline:
+            time.sleep(0.01)
+        assert told.names == ["late"]
+        assert clock() >= START.replace(hour=6)
+        yield DONE
+
+    list(watched(reports(), JOBS, tonight, told))

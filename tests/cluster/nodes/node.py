@@ -12,13 +12,14 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 UP = "This node is up."
+_LESS: dict[str, Any] = {"include_log_monitor": False}
 
 
 def main(settings: dict[str, Any]) -> None:
     """Start a node, the head if it is told no head's address, and stay."""
     head = "gcs_address" not in settings
     Node(
-        RayParams(include_log_monitor=False, **settings),
+        RayParams(**settings, **_LESS),
         head=head,
         connect_only=False,
         shutdown_at_exit=False,

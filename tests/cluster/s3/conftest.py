@@ -28,7 +28,7 @@ def weather(
     """An empty bucket behind a proxy that is friendly until it is told otherwise."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     # Waiting between attempts is tested once; elsewhere it only takes time.
-    monkeypatch.setattr("cluster.storage._DELAYS_S", (0.01, 0.02, 0.05, 0.1))
+    monkeypatch.setattr("cluster.storage.DELAYS_S", (0.01, 0.02, 0.05, 0.1))
     with faulty_proxy(s3_endpoint, Behaviour(seed=7)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield Weather(s3_root, proxy)

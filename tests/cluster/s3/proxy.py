@@ -26,7 +26,13 @@ FAULTS = ("slow_down", "server_error", "reset_before", "reset_after", "truncated
 breaks the connection without asking it, ``reset_after`` after it did what was asked; ``truncated``
 ends the body half-way although the header promised all of it.
 """
-_ERRORS = {"slow_down": (503, "SlowDown"), "server_error": (500, "InternalError")}
+CONFLICT = "conflict"
+"""Answers 409 without asking the server, as S3 answers only to conditional puts."""
+_ERRORS = {
+    "slow_down": (503, "SlowDown"),
+    "server_error": (500, "InternalError"),
+    CONFLICT: (409, "ConditionalRequestConflict"),
+}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "server", "date"}
 
 
@@ -66,6 +72,10 @@ class FaultyProxy:
     """Method and path with query of every request."""
     keys: list[str] = field(default_factory=list)
     """The access key of every signed request."""
+    tokens: set[str] = field(default_factory=set)
+    """The session tokens that came, the empty one included."""
+    unsigned: list[str] = field(default_factory=list)
+    """Path of every request whose signature does not cover its payload."""
     ranges: list[tuple[str, str]] = field(default_factory=list)
     """Path and `Range` header of every request that has one."""
     creations: list[str] = field(default_factory=list)
@@ -97,6 +107,10 @@ class FaultyProxy:
             self.seen.append(f"{method} {path}")
             if key:
                 self.keys.append(key[1])
+            if "x-amz-security-token" in headers:
+                self.tokens.add(headers["x-amz-security-token"])
+            if headers.get("x-amz-content-sha256") == "UNSIGNED-PAYLOAD":
+                self.unsigned.append(path)
             if "range" in headers:
                 self.ranges.append((path, headers["range"]))
             if headers.get("if-none-match") == "*":
@@ -108,8 +122,8 @@ class FaultyProxy:
         with self._lock:
             for one in (self.met, self.requests, self.seen, self.keys):
                 one.clear()
-            self.ranges.clear()
-            self.creations.clear()
+            for one in (self.tokens, self.unsigned, self.ranges, self.creations):
+                one.clear()
 
 
 @contextmanager

@@ -59,6 +59,90 @@ s3 =
     assert "hidden" not in repr(access) + repr(open_storage(weather.root))
 
 
+PROFILE = """
+[profile archive]
+region = eu-central-1
+aws_access_key_id = of-the-profile
+aws_secret_access_key = hidden
+endpoint_url = {}
+"""
+
+
+def test_nothing_else_in_the_environment_counts(
+    weather: Weather, own_home: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*KEYS, "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    write_profile(own_home, PROFILE.format(weather.proxy.endpoint))
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    monkeypatch.setenv("AWS_ENDPOINT", s3_endpoint)
+    monkeypatch.setenv("AWS_BUCKET_NAME", "another")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", "true")
+    monkeypatch.setenv("AWS_S3_EXPRESS", "true")
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+    storage = open_storage(weather.root)
+    storage.put("object", b"x")
+    assert len(weather.proxy.seen) == 1
+    ensure_table(storage, "models")
+    assert len(weather.proxy.seen) > 3
+    # Each of them was signed, with the keys of the profile, for this bucket and over its payload.
+    assert weather.proxy.keys == ["of-the-profile"] * len(weather.proxy.seen)
+    assert all(one.split(" ")[1].startswith("/bucket-") for one in weather.proxy.seen)
+    assert weather.proxy.unsigned == []
+
+
+@pytest.mark.parametrize("name", ["AWS_SESSION_TOKEN", "AWS_TOKEN"])
+def test_a_token_of_other_credentials_is_refused(
+    weather: Weather, own_home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A profile's keys for good, and what an earlier session left behind."""
+    for one in (*KEYS, "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(one, raising=False)
+    write_profile(own_home, PROFILE.format(weather.proxy.endpoint))
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    monkeypatch.setenv(name, "stale")
+    with pytest.raises(LakeError, match=f"unset {name}") as error:
+        ensure_table(open_storage(weather.root), "models")
+    assert "stale" not in str(error.value)
+    monkeypatch.delenv(name)
+    ensure_table(open_storage(weather.root), "models")
+    assert weather.proxy.tokens == set()
+
+
+def test_a_token_of_the_credentials_goes_with_them(
+    weather: Weather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "ours")
+    monkeypatch.setenv("AWS_TOKEN", "stale")
+    storage = open_storage(weather.root)
+    storage.put("object", b"x")
+    ensure_table(storage, "models")
+    assert weather.proxy.tokens == {"ours"}
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint"),
+    [
+        ("eu-central-1", "https://s3.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("xx-nowhere-1", "https://s3.xx-nowhere-1.amazonaws.com"),
+    ],
+)
+def test_an_endpoint_that_is_to_be_ignored_is_ignored_by_both_clients(
+    weather: Weather, monkeypatch: pytest.MonkeyPatch, region: str, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", weather.proxy.endpoint)
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    access = S3Access.standard()
+    assert access.endpoint == endpoint
+    found = access.store("s3://bucket/prefix").config
+    assert [one for name, one in found.items() if "endpoint" in name] == [endpoint] * 2
+    options = access.delta_options()
+    assert {options["AWS_ENDPOINT_URL"], options["AWS_ENDPOINT_URL_S3"]} == {endpoint}
+
+
 def test_an_unknown_profile_is_named_as_the_cause(
     weather: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +175,7 @@ def test_plain_http_to_another_machine_is_allowed_by_name_only(
             S3Access.standard()
     else:
         options = S3Access.standard().delta_options()
-        assert ("AWS_ALLOW_HTTP" in options) == endpoint.startswith("http:")
+        assert options["AWS_ALLOW_HTTP"] == ("true" if endpoint.startswith("http:") else "false")
 
 
 def test_credentials_that_expire_are_renewed_while_a_storage_is_open(

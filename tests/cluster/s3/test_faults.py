@@ -11,14 +11,15 @@ from moto.s3.models import s3_backends
 
 from cluster.fetch import Fetcher
 from cluster.lake.store import LakeStore
+from cluster.objects import DamagedBodyError
 from cluster.prepared import PreparedReader
 from cluster.sources import list_source
-from cluster.storage import DamagedBodyError, open_storage
+from cluster.storage import STORE_ERRORS, open_storage
 from schemas.errors import RejectedImage
 from schemas.reasons import RejectReason
 from tests.cluster.lake.toy import contents, ids, run_toy
 from tests.cluster.s3.conftest import Weather
-from tests.cluster.s3.proxy import FAULTS
+from tests.cluster.s3.proxy import CONFLICT, FAULTS
 from tests.jobs.seeding import seed
 from workers.pixels.encoding import decode, encode
 
@@ -62,6 +63,35 @@ def test_a_lost_answer_does_not_take_anothers_object_for_ours(weather: Weather) 
     weather.behaviour.only, weather.behaviour.most = "PUT .*/new", 1
     assert not storage.put_new("new", b"ours")
     assert storage.get("new") == b"theirs"
+
+
+def test_a_conflict_that_comes_to_nothing_is_tried_again(weather: Weather) -> None:
+    storage = open_storage(weather.root)
+    weather.behaviour.faults, weather.behaviour.share = (CONFLICT,), 1.0
+    weather.behaviour.only, weather.behaviour.most = "PUT .*/new", 2
+    assert storage.claim("new", b"ours")
+    assert weather.proxy.met == {CONFLICT: 2}
+    assert storage.get("new") == b"ours"
+
+
+def test_a_conflict_with_one_who_won_is_lost(weather: Weather) -> None:
+    storage = open_storage(weather.root)
+    storage.put("new", b"theirs")
+    weather.proxy.forget()
+    weather.behaviour.faults, weather.behaviour.share = (CONFLICT,), 1.0
+    weather.behaviour.only = "PUT .*/new"
+    assert not storage.put_new("new", b"ours")
+    assert weather.proxy.requests["PUT"] == 1
+    assert storage.get("new") == b"theirs"
+
+
+def test_a_conflict_that_stays_is_an_error(weather: Weather) -> None:
+    storage = open_storage(weather.root)
+    weather.behaviour.faults, weather.behaviour.share = (CONFLICT,), 1.0
+    weather.behaviour.only = "PUT .*/new"
+    with pytest.raises(STORE_ERRORS):
+        storage.claim("new", b"ours")
+    assert weather.proxy.met == {CONFLICT: 5}
 
 
 def test_a_listing_that_breaks_off_goes_on(weather: Weather) -> None:
@@ -150,8 +180,6 @@ def test_a_store_that_stays_down_is_an_error(
 ) -> None:
     from datetime import timedelta
 
-    from cluster.storage import STORE_ERRORS
-
     monkeypatch.setattr("cluster.s3._MOST_RETRIES", 1)
     monkeypatch.setattr("cluster.s3._FIRST_DELAY", timedelta(milliseconds=1))
     storage = open_storage(weather.root)
@@ -176,7 +204,7 @@ def test_a_run_through_faults_leaves_the_rows_of_one_without(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before", CONFLICT])
 def test_a_commit_whose_answer_got_lost_is_made_once(weather: Weather, fault: str) -> None:
     run_toy(weather.root, ids(7))
     weather.behaviour.faults, weather.behaviour.share = (fault,), 1.0

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import ray
@@ -142,6 +142,38 @@ def details(name: str, status: str, began: int, notes: object = None) -> dict[st
         "start_time": began,
         "metadata": notes,
     }
+
+
+def test_no_proxy_sees_the_token_of_a_cluster_on_this_machine(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, nowhere)
+    dashboard.answers = {"/api/jobs/b": (200, details("b", "SUCCEEDED", 2000))}
+    cluster = Cluster.reach(access(dashboard))  # Ray's own client among them
+    assert cluster.ray_version() == ray.__version__
+    assert cluster.job("b") is not None
+    # Others' proxies are those of the environment.
+    with pytest.raises(UsageError, match="can't be reached") as error:
+        auth_mode(BEYOND)
+    assert error.value.got == "ProxyError"
+
+
+@pytest.mark.timeout(30)
+def test_rays_client_does_not_wait_for_ever(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster.reach(access(dashboard))
+    monkeypatch.setattr("cluster.submission.client._WORK_S", (1.0, 0.2))
+    quiet = Event()
+    monkeypatch.setattr(dashboard, "answer", lambda *_: (quiet.wait(20), (404, b""))[1])
+    with pytest.raises(UsageError, match="can't be reached") as error:
+        cluster.job("b")
+    quiet.set()
+    assert error.value.got == "ReadTimeout"
 
 
 def test_polling_ends_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The driver of a submission: runs the jobs, and leaves word in the lake."""
 
 import io
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +96,45 @@ def test_a_later_attempt_waits_for_the_leases_of_a_dead_driver(
     assert log.getvalue().count("waiting: Another run holds this work") == 2
 
 
+def test_what_one_pass_reported_counts_after_the_next(
+    lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Report("ingest", "a", "held", counts=Counts(done=3))
+
+    def run_jobs(_file: JobFile, **_how: Any) -> Iterator[Report]:
+        # The first job's held run is up to date for whoever looks again.
+        yield NOTHING if passes else held
+        passes.append(1)
+        if len(passes) == 1:
+            raise HELD
+
+    passes: list[int] = []
+    monkeypatch.setattr(driver, "run_jobs", run_jobs)
+    outcome = driver.drive(order(lake, attempt=2), io.StringIO())
+    assert len(passes) == 2
+    assert [one.status for one in outcome.reports] == ["held", "up_to_date"]
+    assert outcome.code == 4
+    assert outcome_of(LakeStore.open(lake), "night-20261121-a2") == outcome
+
+
+def test_a_foreign_error_is_told_without_its_message_and_recorded(
+    lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ValueError("can't parse /archive/MUELLER_ANNA/1.dcm")
+    runs(monkeypatch, error)
+    log = io.StringIO()
+    outcome = driver.drive(order(lake), log)
+    assert outcome.code == 1
+    assert outcome_of(LakeStore.open(lake), "night-20261121-a1") == outcome
+    assert re.fullmatch(r"error: ValueError at test_driver\.py:\d+", outcome.error)
+    assert log.getvalue().splitlines()[-1] == outcome.error
+    assert "MUELLER" not in log.getvalue()
+    monkeypatch.setenv("RAYWARD_TRACEBACK", "1")
+    runs(monkeypatch, error)
+    driver.drive(order(lake, attempt=2), log)
+    assert "MUELLER" in log.getvalue()
+
+
 def test_two_drivers_of_a_night_do_not_work_side_by_side(
     lake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,3 +183,15 @@ def test_its_own_mistakes_end_it_with_their_code(
 
     assert started(lake, tmp_path, monkeypatch, act) == 2
     assert capsys.readouterr().out == "error: Wrong.\n"
+
+
+def test_a_foreign_error_before_the_jobs_shows_no_message_either(
+    lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(*_: object) -> None:
+        raise OSError("can't open /archive/MUELLER_ANNA")
+
+    assert started(lake, tmp_path, monkeypatch, act) == 1
+    shown = capsys.readouterr()
+    assert re.fullmatch(r"error: OSError at test_driver\.py:\d+\n", shown.out)
+    assert shown.err == ""

@@ -9,10 +9,12 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from cluster.submission.order import PATH_FIELDS, Order, local_paths, settle_paths
+from cluster.submission.order import PATH_FIELDS, STUDY_PARTS, Order, local_paths, settle_paths
 from schemas.errors import UsageError
 from schemas.jobfile import JobFile, load
 from schemas.specs import SPECS
+from schemas.specs.nested import FieldsOf
+from schemas.specs.study import StudySpec
 
 STUDIES = Path(__file__).resolve().parents[3] / "studies"
 
@@ -80,6 +82,52 @@ def test_a_start_is_a_path_only_if_it_is_one(tmp_path: Path, start: str, there: 
     assert settled(tmp_path, start=start).jobs[3].model_dump()["start"] == there
 
 
+STUDY = """
+lake: x
+jobs:
+  - kind: study
+    name: s
+    train: {dataset: a, split: s, start: w.safetensors}
+    grid:
+      start: [none, OTHER, 'bundle:m@2']
+      size: {small: {epochs: 1}, own: {start: w.safetensors}}
+    only: {start: [OTHER]}
+  - {kind: train_detector, dataset: a, split: s, annotations: x, model: d, start: ../w.safetensors}
+  - {kind: explain, dataset: a, split: s, model: d, regions: ../masks}
+"""
+
+
+def test_paths_in_a_study_are_settled_and_its_labels_stay(tmp_path: Path) -> None:
+    job_file = load(write(tmp_path, STUDY.replace("OTHER", "/mnt/other.safetensors")))
+    root = Path("/home/me/work")
+    settled = settle_paths(job_file, root / "here", root, ["here/w.safetensors", "w.safetensors"])
+    before, study = job_file.jobs[0], settled.jobs[0]
+    assert isinstance(before, StudySpec)
+    assert isinstance(study, StudySpec)
+    assert study.train["start"] == "here/w.safetensors"
+    starts = [point.fields["start"] for point in study.all_points]
+    assert set(starts) == {
+        "none", "/mnt/other.safetensors", "bundle:m@2", "here/w.safetensors",
+    }  # fmt: skip
+    assert [one.labels for one in study.all_points] == [one.labels for one in before.all_points]
+    assert (study.bundles, study.axes) == (before.bundles, before.axes)
+    assert settled.jobs[1].model_dump()["start"] == "w.safetensors"
+    assert settled.jobs[2].model_dump()["regions"] == "/home/me/work/masks"
+    assert local_paths(job_file.jobs) == [
+        "w.safetensors", "/mnt/other.safetensors", "../w.safetensors", "../masks",
+    ]  # fmt: skip
+    order = Order("a", settled)
+    assert Order.from_bytes(order.to_bytes()).fingerprint == order.fingerprint
+
+
+def test_a_path_that_names_trials_is_refused_where_it_would_change(tmp_path: Path) -> None:
+    job_file = load(write(tmp_path, STUDY.replace("OTHER", "../other.safetensors")))
+    root = Path("/home/me/work")
+    with pytest.raises(UsageError, match=r"names trials.*grid\.start.*\.\./other") as refused:
+        settle_paths(job_file, root / "here", root, [])
+    assert "{LABEL: {start: PATH}}" in str(refused.value)
+
+
 def test_local_paths_are_those_the_jobs_name(tmp_path: Path) -> None:
     job_file = load(write(tmp_path, JOBS.replace("LAKE", "x").replace("START", "none")))
     assert local_paths(job_file.jobs) == [
@@ -108,7 +156,9 @@ def test_a_secret_does_not_travel(tmp_path: Path) -> None:
 
 def test_every_field_that_says_path_is_known() -> None:
     """A kind whose fields are described as paths must stand in `PATH_FIELDS`."""
-    says_path = re.compile(r"(directory|folder|file|path)\b(?! of the split)", re.IGNORECASE)
+    says_path = re.compile(
+        r"(a )?(directory|folder)\b|path or uri\b|.*\bthe path of a\b", re.IGNORECASE | re.DOTALL
+    )
     found = {
         (kind, *place)
         for kind, spec in SPECS.items()
@@ -116,9 +166,13 @@ def test_every_field_that_says_path_is_known() -> None:
         if says_path.match(said)
     }
     known = {(kind, *place) for kind, places in PATH_FIELDS.items() for place in places}
-    assert found <= known, "add them to PATH_FIELDS of cluster/submission/order.py"
-    assert ("ingest", "source") in found
-    assert ("ingest", "metadata", "file") in found
+    assert found == known, "add them to PATH_FIELDS of cluster/submission/order.py"
+    parts = {
+        name
+        for name, field in StudySpec.model_fields.items()
+        if any(isinstance(one, FieldsOf) for one in field.metadata)
+    }
+    assert parts == set(STUDY_PARTS) <= set(SPECS)
 
 
 def described(spec: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:

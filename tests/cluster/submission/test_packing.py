@@ -1,6 +1,7 @@
 """The package of a working directory: what goes, what stays, and how large it may be."""
 
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from cluster.submission.packing import list_files, pack
+from cluster.submission.withheld import secret_files
 from schemas.errors import UsageError
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def make(root: Path, *files: str, content: str = "x") -> Path:
@@ -28,7 +32,13 @@ def test_code_goes_and_environments_caches_and_secrets_stay(tmp_path: Path) -> N
         tmp_path,
         *("studies/night.yaml", "tools/own.py", "metadata.csv", ".gitattributes"),
         *(".git/HEAD", ".venv/bin/python", "pkg/__pycache__/a.pyc", ".mypy_cache/x"),
-        *("sub/.venv/bin/python", "node_modules/a.js", ".hypothesis/x", "old.pyc"),
+        *(
+            "sub/.venv/bin/python",
+            "sub/.env/bin/python",
+            "node_modules/a.js",
+            ".hypothesis/x",
+            "old.pyc",
+        ),
         *(".env", ".env.local", "sub/pseudonym.key", "tls.pem", ".aws/credentials", "auth_token"),
         *("gcp-credentials.json", ".ssh/id_rsa", ".rayward/order.json"),
     )
@@ -40,6 +50,85 @@ def test_code_goes_and_environments_caches_and_secrets_stay(tmp_path: Path) -> N
     ]
 
 
+def test_files_of_secrets_stay_by_their_names_and_code_goes(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("token", "token.txt", "ray-token", "sub/kube_token", "my.token", "secrets.env", "vm.env"),
+        *("credentials", ".git-credentials", ".pypirc", ".npmrc", ".netrc", "pip.conf", ".envrc"),
+        *("id_rsa", "sub/id_ed25519", "server.p12", "secrets.yaml", "users-credentials.csv"),
+        *(".kube/config", ".docker/config.json", ".gnupg/x", "kubeconfig"),
+        *(
+            "secrets.py",
+            "tokens.py",
+            "pkg/token/parse.py",
+            "pkg/credentials/__init__.py",
+            "tokenizer.json",
+        ),
+        *("pkg/token/server.key", "pkg/my_token/token"),
+    )
+    assert names(tmp_path) == [
+        "pkg/credentials/__init__.py",
+        "pkg/token/parse.py",
+        "secrets.py",
+        "tokenizer.json",
+        "tokens.py",
+    ]
+
+
+def test_files_of_secrets_that_the_pages_make_stay(tmp_path: Path) -> None:
+    text = "".join((DOCS / page).read_text() for page in ("security.md", "deploy.md"))
+    made = re.findall(r"--from-file=(\S+)", text) + re.findall(r"-d > (\S+)", text)
+    made += re.findall(r"rand -hex 32 > (\S+)", text)
+    for line in re.findall(r"install -m 0?600 ([^#\n]+)", text):
+        made += [one for one in line.split() if not one.startswith("/")]
+    found = {Path(one).name for one in made}
+    assert found == {"auth_token", "kube-token", "ray-token", "pseudonym.key", "credentials"}
+    assert names(make(tmp_path, *found, "a.py")) == ["a.py"]
+
+
+def test_files_of_secrets_that_the_environment_names_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path / "root", "a.py", "one", "two", "three", "four")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(root / "one"))
+    monkeypatch.setenv("RAYWARD_KEY_FILE", str(root / "two"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(root / "three"))
+    (root / "linked").symlink_to(root / "one")
+    assert names(root, *secret_files()) == ["a.py", "four"]
+
+
+def test_a_file_that_holds_the_token_stops_it(tmp_path: Path) -> None:
+    token = "5e" * 32
+    root = make(tmp_path / "root", "a.py", "notes.md")
+    pack(root, tmp_path / "p.zip", {}, token=token)
+    make(root, "notes.md", content=f"export RAY_AUTH_TOKEN={token}\n")
+    with pytest.raises(UsageError, match="holds the cluster's token") as refused:
+        pack(root, tmp_path / "p.zip", {}, token=token)
+    assert refused.value.where == "notes.md"
+    assert token not in str(refused.value)
+    # A short one may stand anywhere by chance; alone in a file it is the token.
+    pack(make(root, "notes.md", content="a t0ken"), tmp_path / "p.zip", {}, token="t0ken")
+    with pytest.raises(UsageError, match="holds the cluster's token"):
+        pack(make(root, "notes.md", content="t0ken\n"), tmp_path / "p.zip", {}, token="t0ken")
+
+
+def test_images_stay_by_name_and_by_content_unless_rayignore_names_them(tmp_path: Path) -> None:
+    make(tmp_path, "a.py", "scan.dcm", "img/X.PNG", "img/y.jpeg", "vol.nii.gz", "b.tif", "logo.png")
+    make(tmp_path, "sub/logo.png", "sub/code.gz", "empty", content="")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(40))
+    (tmp_path / "export.dat").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    make(tmp_path, ".gitignore", content="!scan.dcm\n")  # of git's interest alone
+    make(tmp_path, ".rayignore", content="!/logo.png\n*.tif\n")
+    assert names(tmp_path) == [
+        ".gitignore",
+        ".rayignore",
+        "a.py",
+        "empty",
+        "logo.png",
+        "sub/code.gz",
+    ]
+
+
 def test_lakes_caches_and_sources_stay(tmp_path: Path) -> None:
     make(tmp_path, "a.py", "lake/lake.json", "lake/tables/x.parquet", "data/one.png", "data2/b.csv")
     make(tmp_path, "deep/other/lake.json", "deep/c.py", "cached/CACHEDIR.TAG", "cached/d")
@@ -47,13 +136,13 @@ def test_lakes_caches_and_sources_stay(tmp_path: Path) -> None:
 
 
 def test_links_to_folders_are_not_followed_and_sockets_stay(tmp_path: Path) -> None:
-    make(tmp_path / "elsewhere", "archive.png")
+    make(tmp_path / "elsewhere", "archive.csv")
     root = make(tmp_path / "root", "a.py")
     (root / "shared").symlink_to(tmp_path / "elsewhere")
-    (root / "linked.png").symlink_to(tmp_path / "elsewhere/archive.png")
+    (root / "linked.csv").symlink_to(tmp_path / "elsewhere/archive.csv")
     (root / "broken").symlink_to(tmp_path / "nowhere")
     os.mkfifo(root / "pipe")
-    assert names(root) == ["a.py", "linked.png"]
+    assert names(root) == ["a.py", "linked.csv"]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="compared with git, which is missing here")
@@ -110,12 +199,12 @@ def test_large_files_are_told(tmp_path: Path) -> None:
 def test_a_package_above_the_limit_is_refused_with_its_largest_files(tmp_path: Path) -> None:
     root = make(tmp_path / "root", "a.py")
     for number in range(8):
-        (root / f"scan-{number}.png").write_bytes(os.urandom(2**20 + number * 2**16))
+        (root / f"table-{number}.bin").write_bytes(os.urandom(2**20 + number * 2**16))
     with pytest.raises(UsageError) as refused:
         pack(root, tmp_path / "p.zip", {}, limit=5 * 2**20)
     text = str(refused.value)
     assert "above Ray's limit of 5.0 MiB" in text
-    assert "got 9 files, 9.8 MiB; the largest are scan-7.png (1.4 MiB), scan-6.png" in text
+    assert "got 9 files, 9.8 MiB; the largest are table-7.bin (1.4 MiB), table-6.bin" in text
     assert ".rayignore" in text
     assert "S3 or a shared mount" in text
 

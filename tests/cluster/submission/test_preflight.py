@@ -17,6 +17,10 @@ OURS = {"python": "3.11.7", "ray": "2.60.0", "rayward": "0.1.0"}
 GOOD = NodeAnswer("host", OURS, "same", "aabbccddeeff", ())
 
 
+TWO = {"dataset": "a", "split": "s", "world_size": 2}
+SIZES = {"processes": {"one": {"world_size": 1}, "two": {"world_size": 2}}}
+
+
 def node(number: int = 1, cpus: float = 4, gpus: float = 0, **answer: Any) -> Node:
     return Node(f"10.0.0.{number}", cpus, gpus, replace(GOOD, **answer))
 
@@ -25,6 +29,7 @@ def job(kind: str = "ingest", **values: Any) -> JobSpec:
     needed: Mapping[str, Any] = {
         "ingest": {"source": "/data"},
         "train": {"dataset": "a", "split": "s", "model": "m"},
+        "study": {"name": "s", "train": {"dataset": "a", "split": "s"}},
     }[kind]
     return SPECS[kind].model_validate({"kind": kind, **needed, **values})
 
@@ -113,6 +118,17 @@ def test_a_node_that_gives_no_answer_is_named() -> None:
         ),
         (job("train", world_size=3), [node(1, cpus=2)], "needs 3 processes of 1 CPU"),
         (job("train", world_size=3), [node(1, cpus=2), node(2, cpus=1)], None),
+        (job("train", world_size=3, min_world_size=2), [node(1, cpus=2)], None),
+        (job("train", world_size=3, min_world_size=3), [node(1, cpus=2)], "needs 3 processes"),
+        (job("train", head="svm", start="bundle:m"), [node(1, cpus=1)], None),
+        (job("study", gpus_per_trial=1), [node(1)], "job s needs 1 processes of 1 CPU and 1 GPUs"),
+        (job("study", gpus_per_trial=1), [node(1), node(2, gpus=1)], None),
+        (job("study", gpus_per_trial=1 / 3, train=TWO), [node(1, gpus=0.7)], None),
+        (job("study", gpus_per_trial=1, train=TWO), [node(1, gpus=1)], "needs 2 processes"),
+        (job("study", gpus_per_trial=1, grid=SIZES), [node(1, gpus=1)], "needs 2 processes"),
+        # Without GPUs the processes of a trial share what is there.
+        (job("study", train=TWO), [node(1, cpus=1)], None),
+        (job("study"), [node(1, cpus=0)], "needs 1 processes of 1 CPU"),
     ],
 )
 def test_there_must_be_room(wanted: JobSpec, nodes: list[Node], room: str | None) -> None:

@@ -1,5 +1,6 @@
 """Submitting by a cluster's and a lake's word: names, attachment, attempts, refusals."""
 
+import asyncio
 import json
 import zipfile
 from collections.abc import AsyncIterator, Callable
@@ -8,11 +9,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from ray.job_submission import JobStatus
 
 from cluster.lake.leases import hold
 from cluster.lake.store import LakeStore
-from cluster.submission import following
+from cluster.nights.night import Night
+from cluster.submission import following, submitting
 from cluster.submission.access import Access
 from cluster.submission.client import CHECK_NOTE, LAKE_NOTE, ORDER_NOTE, JobOrder, RayJob
 from cluster.submission.naming import SubmissionId
@@ -175,6 +178,67 @@ def test_a_driver_that_lives_is_attached_to_whatever_ray_says(wish: Wish) -> Non
     assert tell(wish, cluster)[0] == "night-20261121-a2"
 
 
+def test_a_driver_that_lives_for_another_order_is_not_attached_to(wish: Wish) -> None:
+    cluster = FakeCluster()
+    tell(wish, cluster)
+    order = Order.from_bytes(cluster.packages["night-20261121-a1"][".rayward/order.json"])
+    other = replace(wish, only=("a",))
+    store = LakeStore.open(str(wish.here / "lake"))
+    cluster.end("night-20261121-a1", JobStatus.FAILED)
+    with hold(store.storage, submission_key(FIRST)):
+        with pytest.raises(UsageError, match="asks for something else"):
+            tell(other, cluster)  # by what Ray noted of the job
+        record_start(store.storage, order)
+        with pytest.raises(UsageError, match="asks for something else.*night-20261121-a1") as no:
+            tell(other, FakeCluster())  # by what the lake has, as the cluster forgot
+        assert "wait for its end" in str(no.value)
+        assert tell(wish, FakeCluster()) == ("night-20261121-a1", True, False)
+
+
+def test_it_attaches_to_the_attempt_whose_driver_lives(wish: Wish) -> None:
+    cluster = FakeCluster()
+    tell(wish, cluster)
+    order = Order.from_bytes(cluster.packages["night-20261121-a1"][".rayward/order.json"])
+    store = LakeStore.open(str(wish.here / "lake"))
+    record_start(store.storage, order)
+    # The second attempt waited for the first one's driver, and gave up.
+    cluster.put("night-20261121-a2", JobStatus.FAILED, {ORDER_NOTE: order.fingerprint})
+    cluster.end("night-20261121-a1", JobStatus.FAILED)
+    with hold(store.storage, submission_key(FIRST)):
+        assert tell(wish, cluster) == ("night-20261121-a1", True, False)
+
+
+def test_id_and_order_name_one_night_even_over_midnight(
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = iter(range(21, 31))
+
+    class Passing:
+        @staticmethod
+        def begin(_spec: object, on: date | None = None, **_clock: object) -> Night:
+            return Night(on or date(2026, 11, next(days)), None)
+
+    monkeypatch.setattr(submitting, "Night", Passing)
+    cluster = FakeCluster()
+    assert tell(replace(wish, night=None), cluster)[0] == "night-20261121-a1"
+    package = cluster.packages["night-20261121-a1"]
+    assert Order.from_bytes(package[".rayward/order.json"]).night == date(2026, 11, 21)
+
+
+def test_the_token_does_not_travel_with_the_package(
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "5e" * 32
+    cluster = FakeCluster(access=replace(HERE, token=SecretStr(token)))
+    (wish.here / "mine").write_text(token)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(wish.here / "mine"))
+    tell(wish, cluster)
+    assert "mine" not in cluster.packages["night-20261121-a1"]
+    (wish.here / "copy").write_text(token)
+    with pytest.raises(UsageError, match="holds the cluster's token"):
+        tell(replace(wish, job="other"), cluster)
+
+
 def test_of_two_who_submit_at_once_one_attaches(wish: Wish) -> None:
     cluster = FakeCluster(taken=["night-20261121-a1"])
     assert tell(wish, cluster) == ("night-20261121-a1", True, True)
@@ -305,3 +369,51 @@ def test_following_gives_up_on_a_cluster_that_is_gone(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="can't be reached"):
         written(found)
     assert found.connected > 10
+
+
+@dataclass
+class SilentTail(FakeTail):
+    """Connections that say what they have to say, and then nothing, as on a network that died."""
+
+    async def tail(self, submission_id: str) -> AsyncIterator[str]:
+        async for chunk in super().tail(submission_id):
+            yield chunk
+        if self.connected < len(self.connections):
+            await asyncio.sleep(3600)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.timeout(20)
+def test_following_does_not_wait_for_ever_on_a_silent_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "_FIRST_QUIET_S", 0.05)
+    silent = [("one\n", None), ("one\ntwo\n", None), ("one\ntwo\nthree\n", None)]
+    # It ends while the second connection is silent: the rest is fetched all the same.
+    assert written(SilentTail(silent, over_after=2)) == ("one\ntwo\nthree\n", True)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.timeout(20)
+def test_a_long_silence_of_a_job_that_runs_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_FIRST_QUIET_S", 0.01)
+    monkeypatch.setattr(following, "_LONGEST_QUIET_S", 0.01)
+    found = SilentTail([("", None)] * 30 + [("end\n", None)], over_after=31)
+    blips = iter([*range(20), None])
+
+    def job(tail: FakeTail, submission_id: str) -> RayJob | None:
+        if next(blips, 0) is None:
+            raise UsageError("The cluster can't be reached")  # once, after many silences
+        return FakeTail.job(tail, submission_id)
+
+    monkeypatch.setattr(SilentTail, "job", job)
+    assert written(found) == ("end\n", True)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_output_that_is_closed_ends_following() -> None:
+    def closed(_text: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        following.follow(FakeTail([("one\n", None)], over_after=9), "a", closed)  # type: ignore[arg-type]

@@ -167,3 +167,25 @@ def test_a_bundle_of_another_kind_is_refused() -> None:
     bare = bundle().model_copy(update={"detection": None})
     with pytest.raises(BundleError, match="no detection settings"):
         make_detector_scorer(PARAMS, bare, Seer(), "torch-fp32")  # type: ignore[arg-type]
+
+
+class Unsound(Seer):
+    """Its maps of the second image of each batch are no numbers."""
+
+    def outputs(self, pixels_NCSS: NDArray[np.uint8]) -> NDArray[np.float32]:
+        maps_NR = super().outputs(pixels_NCSS)
+        maps_NR[1, 7] = np.nan
+        return maps_NR
+
+
+def test_maps_that_are_no_numbers_are_rejects() -> None:
+    sizes = [(64, 64)] * 3
+    boxes = [(5, 6, 30, 20), (5, 6, 30, 20), (10, 10, 20, 20)]
+    blobs = [coded(size, box) for size, box in zip(sizes, boxes, strict=True)]
+    scorer = make_detector_scorer(PARAMS, bundle(), Unsound(), "torch-fp32")  # type: ignore[arg-type]
+    result = scorer(shard(sizes), blobs)
+    assert result.tables["detections"]["image_id"].to_pylist() == ["i0", "i2"]
+    assert result.tables["predictions"]["image_id"].to_pylist() == ["i0", "i2"]
+    (reject,) = result.tables["rejects"].to_pylist()
+    assert (reject["image_id"], reject["reason"]) == ("i1", "failed")
+    assert (result.done, result.rejected) == (2, 1)

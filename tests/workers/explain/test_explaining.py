@@ -228,7 +228,7 @@ def test_what_can_not_be_read_is_rejected_and_the_rest_goes_on() -> None:
     assert [(one["uri"], one["reason"]) for one in rejects] == [
         ("archive/1.png", "unknown_format"),
         ("archive/2.png", "gone_during_run"),
-        ("archive/3.png", "corrupt"),
+        ("archive/3.png", "size_mismatch"),
     ]
     assert {(one["stage"], one["subject"]) for one in rejects} == {
         ("explain", "00112233aabbccdd-s0")

@@ -72,22 +72,22 @@ def test_the_gap_is_that_of_scipy() -> None:
     now, before = generator.beta(2, 3, 60), generator.beta(2, 2, 300)
     found = measure_drift(two_classes(now), two_classes(before), TWO)
     expected = stats.ks_2samp(now.astype(np.float32), before.astype(np.float32))
-    assert found["ks"]["value"] == pytest.approx(expected.statistic)
-    assert found["ks"]["p_value"] == pytest.approx(expected.pvalue)
-    assert (found["ks"]["of"], found["psi"]["of"]) == ("ill", "ill")
+    assert found["ks"][0]["value"] == pytest.approx(expected.statistic)
+    assert found["ks"][0]["p_value"] == pytest.approx(expected.pvalue)
+    assert [one["of"] for one in found["ks"] + found["psi"]] == ["ill", "ill"]
 
 
 def test_shares_are_those_of_labels_at_the_operating_point() -> None:
     now, before = np.array([0.3, 0.3, 0.2, 0.9]), np.array([0.1, 0.1, 0.24, 0.25])
-    found = measure_drift(two_classes(now), two_classes(before), TWO)["class_share"]
+    (found,) = measure_drift(two_classes(now), two_classes(before), TWO)["class_share"]
     assert (found["now"], found["before"], found["value"]) == (0.75, 0.25, 0.5)
     assert found["p_value"] == pytest.approx(34 / 70)  # of 70 tables of these margins
     likeliest = {**TWO, "operating_point": None}
-    found = measure_drift(two_classes(now), two_classes(before), likeliest)["class_share"]
+    (found,) = measure_drift(two_classes(now), two_classes(before), likeliest)["class_share"]
     assert (found["of"], found["now"], found["before"]) == ("well", 0.75, 1.0)
 
 
-def test_of_several_classes_the_one_that_moved_most_is_told() -> None:
+def test_every_class_is_measured_and_the_one_that_moved_most_comes_first() -> None:
     generator = np.random.default_rng(2)
     before = generator.dirichlet([5, 5, 5], 400)
     now = generator.dirichlet([5, 5, 12], 100)
@@ -95,13 +95,41 @@ def test_of_several_classes_the_one_that_moved_most_is_told() -> None:
     found = measure_drift(table(now), table(before), model)
     gaps = [stats.ks_2samp(now[:, k], before[:, k]).statistic for k in range(3)]
     assert np.argmax(gaps) == 2
-    assert {found[name]["of"] for name in ("psi", "ks", "class_share")} == {"c"}
-    assert found["ks"]["value"] == pytest.approx(max(gaps), abs=1e-6)
+    assert {found[name][0]["of"] for name in ("psi", "ks", "class_share")} == {"c"}
+    assert {one["of"] for one in found["class_share"]} == {"a", "b", "c"}
+    measured = [one["value"] for one in found["ks"]]
+    assert measured == pytest.approx(sorted(gaps, reverse=True), abs=1e-6)
 
 
 def test_one_anomaly_score_has_no_labels() -> None:
     model = {"classes": [], "operating_point": None}
     now, before = np.full((20, 1), 3.0), np.linspace(0, 1, 50)[:, None]
     found = measure_drift(table(now), table(before), model)
-    assert found["ks"] == {"value": 1.0, "of": "score", "p_value": pytest.approx(0, abs=1e-9)}
+    assert found["ks"] == [{"value": 1.0, "of": "score", "p_value": pytest.approx(0, abs=1e-9)}]
     assert "class_share" not in found
+
+
+def test_a_move_to_below_a_tied_lowest_tenth_shows() -> None:
+    generator = np.random.default_rng(1)
+    tied = generator.random(2000) < 0.3
+    reference = np.where(tied, 0.1, 0.1 + 0.9 * generator.random(2000))
+    found = population_stability_index(np.where(tied, 1e-4, reference), reference)
+    # 30 % leave the bin of 0.1 for one in which nothing lay; all shares with half an image more.
+    n, bins = tied.sum(), 9  # up to 0.1, 0.1 itself, and seven tenths above
+    low, high = 0.5 / (2000 + bins / 2), (n + 0.5) / (2000 + bins / 2)
+    assert found.value == pytest.approx(2 * (high - low) * math.log(high / low), rel=1e-3)
+    assert found.p_value < 1e-9
+
+
+def test_what_has_one_value_only_is_stable() -> None:
+    found = population_stability_index(np.full(60, 0.5), np.full(300, 0.5))
+    assert (found.value, found.p_value) == (0, 1)
+
+
+def test_scores_that_are_no_numbers_make_no_figure() -> None:
+    generator = np.random.default_rng(4)
+    now, before = generator.random(50), generator.random(100)
+    now[7] = np.nan
+    found = measure_drift(two_classes(now), two_classes(before), TWO)
+    assert math.isnan(found["psi"][0]["value"])
+    assert math.isnan(found["ks"][0]["value"])

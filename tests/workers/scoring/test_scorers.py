@@ -302,3 +302,30 @@ def test_probe_decodes_without_a_model() -> None:
     result = probe.load({})(_rows(3), [picture(0), b"", RejectedImage(RejectReason.UNREADABLE)])
     assert (result.done, result.rejected) == (1, 2)
     assert not result.tables
+
+
+class Unsound:
+    """Its outputs are no numbers for some images of each batch."""
+
+    batch = 4
+
+    def outputs(self, pixels_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits_NC = np.tile(np.array([1.0, 3.0], np.float32), (len(pixels_NCHW), 1))
+        logits_NC[1, 0] = np.nan
+        logits_NC[2, 1] = np.inf
+        return logits_NC
+
+
+def test_scores_that_are_no_numbers_are_rejects(bundle: Files) -> None:
+    config = parse_config(bundle[CONFIG_FILE])
+    scorer = Scorer(config, Unsound(), TORCH_FP32, "2026-11-21T08:00:00+00:00")  # type: ignore[arg-type]
+    blobs: list[Blob] = [b"", *(picture(seed) for seed in range(7))]
+    result = scorer(_rows(8), blobs)
+    assert (result.done, result.rejected) == (3, 5)
+    predictions, rejects = result.tables["predictions"], result.tables["rejects"].to_pylist()
+    # Of the first batch images 1 to 3 are some, of the second images 4 to 7.
+    assert [int(one, 16) for one in predictions["image_id"].to_pylist()] == [1, 4, 7]
+    assert np.isfinite(_scores(predictions)).all()
+    assert [int(one["image_id"], 16) for one in rejects] == [0, 2, 3, 5, 6]
+    assert [one["reason"] for one in rejects] == ["empty_file", *["failed"] * 4]
+    assert rejects[1]["detail"] == "the model's outputs are no finite numbers"

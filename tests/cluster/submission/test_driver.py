@@ -154,6 +154,9 @@ def started(
     (tmp_path / ".rayward").mkdir()
     (tmp_path / ".rayward/order.json").write_bytes(order(lake).to_bytes())
     monkeypatch.setattr(driver, "drive", act)
+    # What `main` sets for its process must not outlast the test.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(driver, "configure_logs", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as end:

@@ -1,16 +1,14 @@
 """What Ray's errors say: whose fault a death was, and which error of ours to show."""
 
-import re
-
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
+from cluster.foreign import told
 from schemas.errors import RaywardError, ShardFailed
 
 _MEMORY_MONITOR = "running low on memory"
 """Said of processes Ray's memory monitor ended. The text about any dead process names the kernel's
 OOM killer as a possible cause, so no shorter phrase will do."""
 _NODE_DIED = "its node has died"
-_LAST_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def is_memory_kill(error: Exception) -> bool:
@@ -40,12 +38,6 @@ def as_ours(error: Exception, where: str, what: str = "A shard failed") -> Raywa
     return ShardFailed(
         what,
         where=where,
-        got=_told(error, cause),
+        got=told(cause if isinstance(cause, BaseException) else error, trace=str(error)),
         remedy="run the job again once the cause is removed; finished shards stay done",
     )
-
-
-def _told(error: Exception, cause: object) -> str:
-    frames = _LAST_FRAME.findall(str(error))
-    place = f" at {frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}" if frames else ""
-    return f"{type(cause or error).__name__}{place}"

@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError
 
 from cluster.ray_failures import as_ours
+from schemas.errors import RaywardError
 from workers.spreading import here
 
 Shared = TypeVar("Shared")
@@ -42,19 +42,22 @@ class OnRay:
         """Yield ``function(shared, part)`` for each part, in order.
 
         Raises:
-            ShardFailed: if a part fails in another process, or its process dies again and again.
+            ShardFailed: if a part fails, wherever it was computed, or its process dies again and
+                again. Errors of ours come as they are.
         """
         cpus = int(ray.cluster_resources().get("CPU", 0)) if ray.is_initialized() else 1
         helpers = min(cpus, len(parts)) - 1
         if helpers < 1:
-            return here(function, shared, parts)
+            return self._watched(here(function, shared, parts))
         return self._watched(_Crew(function, shared, parts, helpers).results())
 
     def _watched(self, results: Generator[Result]) -> Generator[Result]:
         try:
             with closing(results):
                 yield from results
-        except RayError as error:
+        except RaywardError:
+            raise
+        except Exception as error:
             raise as_ours(error, self._where) from error
 
 

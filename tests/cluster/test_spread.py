@@ -129,6 +129,12 @@ def test_errors_of_other_processes_are_ours(
     assert "12345" not in str(caught.value)
 
 
+def test_errors_of_this_process_are_told_as_those_of_others(two_cpus: None) -> None:
+    with pytest.raises(ShardFailed, match="ZeroDivisionError at test_spread.py") as caught:
+        list(OnRay("somewhere")(fail, "", [1]))  # a single part needs no other process
+    assert "12345" not in str(caught.value)
+
+
 def test_two_cpus_that_are_both_held_are_enough(two_cpus: None) -> None:
     actors = [ray.remote(num_cpus=1)(Holder).remote() for _ in range(2)]
     sums = [actor.sum_of.remote(range(12)) for actor in actors]

@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import (
     cleaning,
     corpus,
+    detecting,
     duplicates,
     interrupted,
     nodes,
@@ -89,6 +90,13 @@ ROWS: tuple[Row, ...] = (
         "0.95; 1.8 x",
         scoring.measure,
         minutes=4,
+    ),
+    Row(
+        "detect",
+        "score with detectors against forward passes alone, and reading boxes from their maps",
+        "0.95; 10 %",
+        detecting.measure,
+        minutes=3,
     ),
     Row(
         "train",

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
+from numpy.typing import NDArray
 
 import jobs.clean
 import jobs.prepare
@@ -24,7 +26,7 @@ from cluster.lake.store import LakeStore
 from cluster.storage import Storage
 from jobs.ingest.planning import identity as ingest_identity
 from schemas.plan import run_fingerprint
-from schemas.protocols import SourceFile
+from schemas.protocols import LISTING
 from schemas.specs.clean import CleanSpec
 from schemas.specs.ingest import IngestSpec
 from schemas.specs.prepare import PrepareSpec
@@ -39,6 +41,7 @@ IMAGES_A_PATIENT = 5
 FILE_BYTES = 100
 _MODEL_ID = "00112233aabbccdd"
 _RUNS_A_COMMIT = 100
+_BATCH_FILES = 8_192
 
 INGEST = IngestSpec(
     name=DATASET,
@@ -57,11 +60,17 @@ class ListedStore(LakeStore):
 
     count = 0
 
-    def list_source(self, uri: str) -> Iterator[SourceFile]:
+    def list_batches(self, uri: str) -> Iterator[pa.RecordBatch]:
         """The files of the archive; they were all catalogued as they are."""
-        for number in range(self.count):
-            path = _path(number)
-            yield SourceFile(f"{uri}/{path}", path, FILE_BYTES, _etag(number))
+        for first in range(0, self.count, _BATCH_FILES):
+            numbers = np.arange(first, min(first + _BATCH_FILES, self.count))
+            names = _digits(numbers)
+            paths = _joined("person", _digits(numbers // IMAGES_A_PATIENT), "/", names, ".png")
+            sizes = pa.repeat(pa.scalar(FILE_BYTES, pa.int64()), len(numbers))
+            etags = _joined(names, f"-{FILE_BYTES:x}")
+            columns = [_joined(f"{uri}/", paths), paths, sizes, etags]
+            arrays = [one.cast(kind) for one, kind in zip(columns, LISTING.types, strict=True)]
+            yield pa.record_batch(arrays, schema=LISTING)
 
 
 def build(folder: Path, images: int, nights: int) -> None:
@@ -268,9 +277,13 @@ def _patient(number: int) -> str:
     return f"person{number // IMAGES_A_PATIENT:07d}"
 
 
-def _path(number: int) -> str:
-    return f"{_patient(number)}/{number:07d}.png"
-
-
 def _etag(number: int) -> str:
-    return f"{number:x}-{FILE_BYTES:x}"
+    return f"{number:07d}-{FILE_BYTES:x}"
+
+
+def _digits(numbers: NDArray[np.int64]) -> pa.Array:
+    return pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 7, "0")
+
+
+def _joined(*parts: pa.Array | str) -> pa.Array:
+    return pc.binary_join_element_wise(*parts, "")

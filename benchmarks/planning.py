@@ -98,7 +98,7 @@ def plan_night(lake: str, images: int, kinds: list[str]) -> dict[str, Any]:
             raise AssertionError(f"{kind} found something to do: {plan.counts}")
     start = time.perf_counter()
     if "ingest" in kinds:
-        for _ in store.list_source(lakes.ARCHIVE):
+        for _ in store.list_batches(lakes.ARCHIVE):
             pass
     return {
         "seconds": wall,

@@ -64,10 +64,10 @@ def _listing(objects: int) -> Figure:
 def list_archive(objects: int) -> dict[str, float]:
     """List a whole archive as ingest does; its pages, seconds and the growth of memory."""
     from benchmarks.processes import peak_mb
-    from cluster.sources import list_source
+    from cluster.sources import list_batches
 
     before, start, used = peak_mb(), time.perf_counter(), time.process_time()
-    count = sum(1 for _ in list_source("s3://archive/archive"))
+    count = sum(batch.num_rows for batch in list_batches("s3://archive/archive"))
     if count != objects:
         raise AssertionError(f"{count} objects were listed")
     return {

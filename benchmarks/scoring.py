@@ -1,51 +1,40 @@
 """Scoring beside forward passes alone, and beside Ray Data's `map_batches`."""
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray.data
 
 from benchmarks.archive import make_archive
-from benchmarks.cleaning import catalogued
-from benchmarks.driving import Mark, driver, fresh_copy, ray_nodes, run_file, steady_rate, timed
+from benchmarks.driving import Mark, driver, ray_nodes, steady_rate
+from benchmarks.forwards import (
+    SHARD_IMAGES,
+    Lessons,
+    Place,
+    forward_rate,
+    make_place,
+    over,
+    score_rate,
+)
 from benchmarks.harness import Bar, Context, Figure, figure
-from benchmarks.niceness import as_ray_worker
 from cluster.lake.store import LakeStore
 from cluster.works import WORKS
-from schemas.bundle import TORCH_FP32, BundleConfig, parse_config
+from schemas.bundle import TORCH_FP32
 from schemas.plan import Blob, PreparedPixels
-from workers.scoring.forward import Forward
 
 IMAGES = 1152
 ROUNDS = 3
 """At most; the eager network takes its time."""
 LESSONS = 320
-SHARD_IMAGES = 64
 EAGER_PART = 32
 SIZE_PX = 224
 MODEL = "xrays-resnet18"
 ALONE = Bar(0.95, "x", at_least=True)
 EAGER = Bar(1.8, "x", at_least=True)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A lake with an archive of images that are prepared, and a bundle."""
-
-    lake: Path
-    bundle: str
-    """Where the bundle's files lie."""
-    config: BundleConfig
-    recipe: str
-    count: int
-    cores: int
 
 
 def measure(context: Context) -> list[Figure]:
@@ -54,7 +43,7 @@ def measure(context: Context) -> list[Figure]:
     archive = context.make(f"xrays-{count}", lambda folder: make_archive(folder, count))
     rates: dict[str, list[float]] = {}
     with ray_nodes([context.cores]) as address:
-        place = _place(context, archive, count, address)
+        place = make_place(context, archive, count, address, _lessons(context.directory))
         context.say(f"the bundle scores with {place.config.backend}")
         for turn in range(min(context.rounds, ROUNDS)):
             sides = _sides(context, place, address)
@@ -72,11 +61,11 @@ def _sides(context: Context, place: Place, address: str) -> dict[str, Callable[[
 
     backend = place.config.backend
     return {
-        "score": lambda: _score(context, place, address, use_prepared=True),
-        "alone": lambda: _forward_rate(place, backend, place.count, SHARD_IMAGES),
-        "eager": lambda: _forward_rate(place, TORCH_FP32, context.count(512, 256), EAGER_PART),
+        "score": lambda: score_rate(context, place, address, use_prepared=True),
+        "alone": lambda: forward_rate(place, backend, place.count, SHARD_IMAGES),
+        "eager": lambda: forward_rate(place, TORCH_FP32, context.count(512, 256), EAGER_PART),
         "ray_data": lambda: ray_data(_prepared_rows),
-        "score_sources": lambda: _score(context, place, address, use_prepared=False),
+        "score_sources": lambda: score_rate(context, place, address, use_prepared=False),
         "ray_data_sources": lambda: ray_data(_source_rows),
     }
 
@@ -96,20 +85,20 @@ def _figures(place: Place, rates: Mapping[str, list[float]]) -> list[Figure]:
     }
     agrees = f"largest difference {chosen.largest_difference:.4f}, labels "
     agrees += "equal" if chosen.labels_equal else "differ"
-    decoding = [1 - one for one in _over(rates["score_sources"], rates["alone"])]
-    eager = _over(rates["score"], rates["eager"])
+    decoding = [1 - one for one in over(rates["score_sources"], rates["alone"])]
+    eager = over(rates["score"], rates["eager"])
     return [
         figure(
             "score from prepared pixels / forward passes alone",
             ALONE,
-            _over(rates["score"], rates["alone"]),
+            over(rates["score"], rates["alone"]),
             **details,
         ),
         figure(f"score by {config.backend} / eager fp32 passes alone; {agrees}", EAGER, eager),
-        _told("score / Ray Data, prepared pixels", _over(rates["score"], rates["ray_data"])),
+        _told("score / Ray Data, prepared pixels", over(rates["score"], rates["ray_data"])),
         _told(
             "score / Ray Data, sources",
-            _over(rates["score_sources"], rates["ray_data_sources"]),
+            over(rates["score_sources"], rates["ray_data_sources"]),
         ),
         _told("share of the time for decoding, from sources", decoding),
     ]
@@ -121,33 +110,10 @@ def _told(what: str, values: Sequence[float]) -> Figure:
     return Figure(what, middle, "x", low=min(values), high=max(values))
 
 
-def _over(ours: Sequence[float], peer: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, peer, strict=True)]
-
-
-def _place(context: Context, archive: Path, count: int, address: str) -> Place:
-    """The lake: a network trained on phantoms, the archive catalogued and prepared."""
-    folder = context.directory
-    lake = catalogued(folder, archive, address)
-    preprocess = {"size": SIZE_PX}
-    prepare = {
-        "kind": "prepare",
-        "dataset": "xrays",
-        "images": "all",
-        "preprocess": preprocess,
-        "execution": {"shard_images": SHARD_IMAGES},
-    }
-    run_file(folder, lake, [*_lessons(folder), prepare], address)
-    store = LakeStore.open(str(lake))
-    row = store.bundle(MODEL)
-    config = parse_config(store.read_source(f"{row['uri']}/config.json"))
-    return Place(lake, row["uri"], config, row["recipe"], count, context.cores)
-
-
-def _lessons(folder: Path) -> list[Mapping[str, Any]]:
+def _lessons(folder: Path) -> Lessons:
     """A training that is short because its question is easy: ultrasound, or a chest X-ray?"""
     corpus = folder / "lessons"
-    return [
+    jobs: list[Mapping[str, Any]] = [
         {
             "kind": "phantoms",
             "target": str(corpus),
@@ -179,55 +145,7 @@ def _lessons(folder: Path) -> list[Mapping[str, Any]]:
             "optimizer": {"learning_rate": 0.0005},
         },
     ]
-
-
-def _score(context: Context, place: Place, address: str, *, use_prepared: bool) -> float:
-    job = {
-        "kind": "score",
-        "dataset": "xrays",
-        "model": MODEL,
-        "images": "all",
-        "use_prepared": use_prepared,
-        "execution": {"shard_images": SHARD_IMAGES},
-    }
-    copy = fresh_copy(place.lake, context.directory / "copy")
-    _, marks = run_file(context.directory, copy, [job], address)
-    return steady_rate(marks.marks, place.cores)
-
-
-def _forward_rate(place: Place, backend: str, count: int, part_images: int) -> float:
-    """Images a second of processes that pass pixels in memory through the network, no more."""
-    shape = (part_images, place.config.preprocessing.channels, SIZE_PX, SIZE_PX)
-    parts = [part_images] * (count // part_images)
-    spawn = multiprocessing.get_context("spawn")
-    arguments = (place.bundle, backend, shape)
-    with spawn.Pool(place.cores, _open_network, arguments) as pool:
-        return steady_rate(timed(iter(pool.imap_unordered(_pass, parts))), place.cores)
-
-
-_network: list[tuple[Forward, np.ndarray[Any, np.dtype[np.uint8]]]] = []
-
-
-def _open_network(bundle: str, backend: str, shape: tuple[int, int, int, int]) -> None:
-    as_ray_worker()
-    scorer: Any = WORKS["score"].load(
-        {
-            "bundle": bundle,
-            "model_id": parse_config((Path(bundle) / "config.json").read_bytes()).model_id,
-            "backend": backend,
-            "device": "cpu",
-            "scored_at": "2026-01-01T00:00:00Z",
-        }
-    )
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    _network.append((scorer.network._forward, pixels))  # noqa: SLF001 - without padding and slicing
-
-
-def _pass(count: int) -> int:
-    ((forward, pixels),) = _network
-    for start in range(0, count, forward.batch):
-        forward(pixels[start : start + forward.batch])
-    return count
+    return Lessons(MODEL, {"size": SIZE_PX}, jobs)
 
 
 class DataScorer:

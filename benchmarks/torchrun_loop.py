@@ -22,6 +22,7 @@ from benchmarks.niceness import as_ray_worker
 from cluster.fetch import Fetcher
 from workers.models.classifier.fitting import fit_classifier
 from workers.training.examples import Examples
+from workers.training.feeding import Origin
 
 
 class PlainContext:
@@ -56,7 +57,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     context = PlainContext(folder)
     examples = Examples(rows(archive), Fetcher().fetch)
-    fit_classifier(config(epochs), examples, context, cache_bytes=CACHE_BYTES)
+    fit_classifier(config(epochs), examples, context, origin=Origin(), cache_bytes=CACHE_BYTES)
     if context.rank == 0:
         (folder / "ends.json").write_text(json.dumps(context.ends))
     dist.destroy_process_group()

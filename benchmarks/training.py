@@ -16,7 +16,7 @@ from benchmarks.harness import Bar, Context, Figure, figure
 from benchmarks.processes import run
 from cluster.fetch import Fetcher
 from cluster.torch_trainer import TrainPlace, train
-from cluster.train_methods import ClassifierMethod
+from cluster.train_methods import classifier
 from cluster.train_task import TrainTask
 from workers.models.classifier.bundling import BundleFacts
 
@@ -83,7 +83,7 @@ def _with_ray(archive: Path, folder: Path, workers: int) -> Ends:
         fingerprint="0" * 16,
     )
     notes = folder / "ray-ends"
-    method = ClassifierMethod(settings, facts)
+    method = classifier(settings, facts)
     task = TrainTask(method, rows(archive), Fetcher().fetch, note=_Notes(notes))
     with ray_nodes([workers]) as address, driver(address):
         train(task, TrainPlace(workers, str(folder / "storage"), "bench"))

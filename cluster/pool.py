@@ -73,7 +73,8 @@ class RayPool:
     def train(self, run: Run, config: Mapping[str, Any], workers: int) -> Mapping[str, bytes]:
         """Train with ``workers`` processes; returns the files of the finished training."""
         self._session.start()
-        return train_on_ray(self._lake, run, config, workers, self._progress)
+        with log_fields({"kind": run.plan.kind, "job": run.plan.name, "run_id": run.id}):
+            return train_on_ray(self._lake, run, config, workers, self._progress)
 
     def measure_drift(
         self, scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]

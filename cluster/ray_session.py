@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import psutil
 import ray
-from ray._raylet import Config  # type: ignore[attr-defined]  # compiled, without types
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]  # compiled, without types
+from ray.exceptions import AuthenticationError
 
 from cluster.lake.leases import Holder
 from cluster.submission.access import (
@@ -49,7 +51,7 @@ class RaySession:
         # What runs on a hospital's images reports to nobody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if self._address:
-            _ask_for_token_of(self._address)
+            _agree_on_tokens(self._address)
             ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             self._start_embedded()
@@ -96,24 +98,41 @@ class RaySession:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _ask_for_token_of(address: str) -> None:
-    """Show our token to a cluster that is there already.
+def _agree_on_tokens(address: str) -> None:
+    """Show our token to a cluster that is there already, if it wants one.
 
     Raises:
-        UsageError: if the token file is open to others; or if there is no token, the cluster may
-            lie beyond this machine, and the environment does not say that this is meant.
+        UsageError: if the token file is open to others; or if the cluster may lie beyond this
+            machine, no token passes between us, and the environment does not say that this is
+            meant.
     """
+    token = find_token()
     if os.environ.get(AUTH_MODE):
-        find_token()
-    elif find_token():
+        return
+    if token and _wants_token(address):
         _require_token()
     elif address not in ("auto", "local") and not _is_this_machine(address):
         raise UsageError(
-            "There is no token for a cluster beyond this machine",
+            "The cluster beyond this machine wants no token: whoever reaches it may run code there"
+            if token
+            else "There is no token for a cluster beyond this machine",
             where=address,
             remedy=f"name the cluster's token file (mode 0600) in {TOKEN_PATH_VARIABLE}, or say "
             f"{AUTH_MODE}=disabled if it takes none",
         )
+
+
+def _wants_token(address: str) -> bool:
+    """Whether a cluster refuses who shows no token.
+
+    One that wants none shows none either, and a driver that does would take it for an intruder:
+    its actors would end before they began.
+    """
+    try:
+        GcsClient(address=canonicalize_bootstrap_address_or_die(address))
+    except AuthenticationError:
+        return True
+    return False
 
 
 def _is_this_machine(address: str) -> bool:

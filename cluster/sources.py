@@ -1,23 +1,26 @@
-"""Archives: the files below a local directory or an S3 prefix, sorted by path.
-
-On S3 the order is the store's own, which is that of the names in all but directory buckets, so a
-listing of any length is passed on page by page and never held whole.
-"""
+"""Archives: the files below a local directory or an S3 prefix, sorted by path."""
 
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
 
+import pyarrow as pa
 from botocore.exceptions import BotoCoreError
-from obstore.exceptions import BaseError, InvalidPathError
+from obstore.exceptions import BaseError
 
-from cluster.objects import Entry
+from cluster.s3_archives import list_archive, why
 from cluster.storage import open_storage
 from jobs.ingest.roots import source_root
 from schemas.errors import LakeError, SourceError
-from schemas.protocols import SourceFile
+from schemas.protocols import LISTING, SourceFile
+
+_BATCH_FILES = 8_192
+"""Files of a local listing that are held as Python objects at once."""
+
+_T = TypeVar("_T")
 
 
 def local_etag(status: os.stat_result) -> str:
@@ -40,13 +43,57 @@ def list_source(uri: str) -> Iterator[SourceFile]:
             key that obstore can't name, as one with an empty part.
     """
     root = source_root(uri)
-    files = _list_s3(root) if root.startswith("s3://") else _list_local(root)
+    files = _unpacked(list_archive(root)) if _is_s3(root) else _list_local(root)
+    return _some(files, root)
+
+
+def list_batches(uri: str) -> Iterator[pa.RecordBatch]:
+    """Like `list_source`, thousands of files at a time; columns of `LISTING`.
+
+    Raises:
+        SourceError: as `list_source` does.
+    """
+    root = source_root(uri)
+    batches = list_archive(root) if _is_s3(root) else _packed(_list_local(root))
+    return _some((batch for batch in batches if batch.num_rows), root)
+
+
+def _some(files: Iterator[_T], root: str) -> Iterator[_T]:
+    """What is listed, which must not be nothing."""
     found = False
     for file in files:
         found = True
         yield file
     if not found:
         raise SourceError("The source holds no files", where=root, remedy="check `source`")
+
+
+def _is_s3(root: str) -> bool:
+    return root.startswith("s3://")
+
+
+def _packed(files: Iterator[SourceFile]) -> Iterator[pa.RecordBatch]:
+    while some := list(islice(files, _BATCH_FILES)):
+        columns = (
+            [_encoded(one.uri) for one in some],
+            [_encoded(one.path) for one in some],
+            [one.bytes for one in some],
+            [one.etag for one in some],
+        )
+        arrays = [
+            pa.array(column, kind) for column, kind in zip(columns, LISTING.types, strict=True)
+        ]
+        yield pa.record_batch(arrays, schema=LISTING)
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _unpacked(batches: Iterator[pa.RecordBatch]) -> Iterator[SourceFile]:
+    for batch in batches:
+        for uri, path, size, etag in zip(*(column.to_pylist() for column in batch), strict=True):
+            yield SourceFile(uri.decode(), path.decode(), size, etag)
 
 
 def read_source(uri: str) -> bytes:
@@ -57,7 +104,7 @@ def read_source(uri: str) -> bytes:
     """
     root = source_root(uri)
     try:
-        if not root.startswith("s3://"):
+        if not _is_s3(root):
             return Path(root).read_bytes()
         folder, _, name = root.rpartition("/")
         return open_storage(folder).get(name)
@@ -66,51 +113,7 @@ def read_source(uri: str) -> bytes:
     except LakeError as error:
         raise SourceError(error.what, where=root, got=error.got, remedy=error.remedy) from error
     except (OSError, BaseError, BotoCoreError) as error:
-        raise SourceError("The file can't be read", where=root, got=_why(error)) from error
-
-
-def _list_s3(root: str) -> Iterator[SourceFile]:
-    bucket = urlsplit(root).netloc
-    if not bucket:
-        raise SourceError("The source names no bucket", got=root, remedy="write s3://bucket/prefix")
-    prefix = root.removeprefix(f"s3://{bucket}").strip("/")
-    try:
-        # Opened at the bucket, where the fetching side opens it, so that paths agree.
-        for entry in _without_folders(open_storage(f"s3://{bucket}").list(prefix)):
-            path = entry.path.removeprefix(prefix).lstrip("/")
-            if path and not any(part.startswith(".") for part in path.split("/")):
-                yield SourceFile(f"s3://{bucket}/{entry.path}", path, entry.bytes, entry.etag)
-    except LakeError as error:
-        raise SourceError(error.what, where=root, got=error.got, remedy=error.remedy) from error
-    except InvalidPathError:
-        # Its message holds the key, and a name within it may be that of a patient.
-        raise SourceError(
-            "A key of the source has an empty part (//), the part . or .., or a control character",
-            where=root,
-            remedy="find such keys with `aws s3 ls --recursive SOURCE/ | grep -E "
-            "'//|/[.]{1,2}(/|$)|[[:cntrl:]]'`, and rename them with `aws s3 mv`",
-        ) from None
-    except (OSError, BaseError, BotoCoreError) as error:
-        raise SourceError(
-            "The source can't be listed",
-            where=root,
-            got=_why(error),
-            remedy="check the bucket's name, the credentials and AWS_ENDPOINT_URL",
-        ) from error
-
-
-def _without_folders(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Objects as S3 lists them, by name, less the empty ones that consoles make for folders.
-
-    Their slash is taken away by the store's client, so they are known by what follows them.
-    """
-    last: Entry | None = None
-    for entry in entries:
-        if last and not (last.bytes == 0 and entry.path.startswith(f"{last.path}/")):
-            yield last
-        last = entry
-    if last:
-        yield last
+        raise SourceError("The file can't be read", where=root, got=why(error)) from error
 
 
 def _list_local(root: str) -> Iterator[SourceFile]:
@@ -122,7 +125,7 @@ def _list_local(root: str) -> Iterator[SourceFile]:
             if isinstance(error, FileNotFoundError)
             else "The source can't be read",
             where=root,
-            got=_why(error),
+            got=why(error),
             remedy="check the path, and that its disk is mounted",
         ) from None
     if stat.S_ISREG(status.st_mode):
@@ -182,7 +185,7 @@ def _walk(tree: _Tree, folder: str, below: str) -> Iterator[SourceFile]:
         raise SourceError(
             "A folder of the source can't be read",
             where=folder[: len(folder) - len(below)] or "/",
-            got=f"{_why(error)}, at depth {depth} below the source",
+            got=f"{why(error)}, at depth {depth} below the source",
             remedy="find it with `find -L SOURCE -type d ! -readable`; make it readable, or move "
             "it out of the source",
         ) from None
@@ -202,9 +205,3 @@ def _shown(tree: _Tree, folder: str) -> "list[os.DirEntry[str]]":
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return type(error).__name__

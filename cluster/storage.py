@@ -22,6 +22,7 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
+from cluster.listing import list_columns, list_entries
 from cluster.objects import DamagedBodyError, Entry, is_whole
 from cluster.ranged_file import RangedFile
 from cluster.retries import DELAYS_S, is_refusal, repeat
@@ -32,6 +33,8 @@ _PARALLEL_GETS = 16
 _PART_BYTES = 8 * 2**20
 """An object larger than this goes to S3 in parts of this size, a few side by side."""
 _PARALLEL_PARTS = 4
+_COPIED_BYTES = 4 * 2**20
+"""Of an object that is copied, this much is in memory at once."""
 STORE_ERRORS = (BaseError, OSError)
 """What a store that can't be reached raises."""
 
@@ -92,6 +95,17 @@ class Storage:
             return data
 
         return self.persist(read) if end > start else b""
+
+    def copy(self, path: str, target: Path, size: int) -> None:
+        """Copy an object of ``size`` bytes into a file, a part at a time.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            DamagedBodyError: if fewer or more bytes come, again and again.
+        """
+        with target.open("wb") as file:
+            for start in range(0, size, _COPIED_BYTES):
+                file.write(self.get_range(path, start, min(start + _COPIED_BYTES, size)))
 
     def open(self, path: str) -> pa.NativeFile:
         """An object to read at any place: a file on disk mapped into memory, or read by ranges.
@@ -185,24 +199,12 @@ class Storage:
         return self.put_new(path, data) or self._holds(path, data)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects below a folder, in no particular order.
+        """All objects below a folder, in no particular order."""
+        return list_entries(self._store, prefix, self._delays_s)
 
-        A listing that breaks off goes on after the last object it told: S3 lists by name.
-        """
-        last, delays = None, iter(self._delays_s)
-        while True:
-            try:
-                for page in obstore.list(self._store, prefix or None, offset=last):
-                    for one in page:
-                        last = one["path"]
-                        yield Entry.of(one)
-            except GenericError as error:
-                delay_s = next(delays, None)
-                if delay_s is None or is_refusal(error):
-                    raise
-                time.sleep(delay_s)
-            else:
-                return
+    def list_columns(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+        """Like `list`, thousands at a time, with columns ``path``, ``e_tag`` and ``size``."""
+        return list_columns(self._store, prefix, self._delays_s)
 
     def head(self, path: str) -> Entry | None:
         """What the store says of an object, or nothing if there is none."""

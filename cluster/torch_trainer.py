@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pyarrow.fs
@@ -31,6 +32,7 @@ from cluster.foreign import told
 from cluster.lake.layout import train_prefix
 from cluster.storage import open_storage
 from cluster.tracking import Tracker, open_tracker
+from cluster.train_end import with_spent
 from cluster.train_order import GPUS, MIN_WORKERS, TrainOrder
 from cluster.train_task import (
     Fitted,
@@ -42,9 +44,13 @@ from cluster.train_task import (
     own_device,
     task_of,
 )
+from cluster.watching.logs import configure_logs, log_fields
+from cluster.watching.meter import Meter, Spent
 from schemas.errors import RaywardError, RunError
+from workers.training import ranks
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE
 
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 _LOSSES = 10
 """How often an elastic training is gone on with: it is meant to lose machines."""
 
@@ -111,11 +117,15 @@ def train_bundle(order: TrainOrder) -> dict[str, bytes]:
         gpus=order.config.get(GPUS),
         min_workers=order.config.get(MIN_WORKERS),
     )
-    return train(replace(task, note=order.note, warn=order.note), place)
+    return train(replace(task, note=order.note, warn=order.note), place, order.fields)
 
 
-def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
-    """Train on a running Ray; returns the bundle of the best epoch, and `OUTCOME_FILE`.
+def train(
+    task: TrainTask, place: TrainPlace, fields: Mapping[str, object] = _NOTHING
+) -> dict[str, bytes]:
+    """Train on a running Ray; returns the bundle of the best epoch, `OUTCOME_FILE`, `SPENT_FILE`.
+
+    ``fields`` stand in every log line of the workers.
 
     Called again with the same ``run_name``, it goes on where the last checkpoint stopped.
 
@@ -125,7 +135,7 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
     # Ray puts the task into its object store once; workers share one copy of the rows.
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"task": ray.put(task)},
+        train_loop_config={"task": ray.put(task), "fields": dict(fields)},
         scaling_config=_scaling(place),
         torch_config=_backend(place),
         run_config=RunConfig(
@@ -148,16 +158,25 @@ def train(task: TrainTask, place: TrainPlace) -> dict[str, bytes]:
         raise RunError("Training ended without a checkpoint", where=place.run_name)
     with found.checkpoint.as_directory() as folder:
         last = (Path(folder) / BEST_FILE).read_bytes(), (Path(folder) / PROGRESS_FILE).read_bytes()
+    fitted, spent = found.return_value
     # Made in this process: it has loaded torch already, and the workers are gone.
-    return finish_task(task, last, found.return_value)
+    meter = Meter()
+    files = finish_task(task, last, fitted)
+    return with_spent(files, spent + meter.read())
 
 
-def _train_worker(loop: Mapping[str, Any]) -> Fitted:
-    """One worker's whole training; the first rank's answer is the run's."""
+def _train_worker(loop: Mapping[str, Any]) -> tuple[Fitted, Spent]:
+    """One worker's whole training, and what all spent; the first rank's answer is the run's."""
+    meter = Meter()
+    configure_logs()
     task: TrainTask = ray.get(loop["task"])
     first = ray.train.get_context().get_world_rank() == 0
-    with open_tracker(task.tracking if first else None, task.warn) as tracker:
-        return fit_task(task, RayContext(tracker, task.note))
+    with (
+        log_fields(loop["fields"]),
+        open_tracker(task.tracking if first else None, task.warn) as tracker,
+    ):
+        fitted = fit_task(task, RayContext(tracker, task.note))
+    return fitted, sum(ranks.gather_objects(meter.read()), Spent())
 
 
 def _scaling(place: TrainPlace) -> ScalingConfig:

@@ -1,14 +1,19 @@
 """Training as the pool starts it: a Ray task leads, so that the driver loads no torch."""
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from cluster.deaths import fate_of
 from cluster.progress import Progress
 from cluster.ray_failures import as_ours
+from cluster.train_end import training_ended
 from cluster.train_order import Noted, TrainOrder, open_board
+from cluster.watching.metrics import Ended, RunMetrics, Standing
 from cluster.works import train_bundle
 from schemas.protocols import Run
 
@@ -20,7 +25,23 @@ _RETRIES = 2
 _TOLD = ("loss", "val_loss", "auc", "accuracy", "ap50", "spread", "probe_accuracy")
 """Figures of an epoch that are shown, where a training has them."""
 
-Tell = Callable[[Noted], object]
+
+def _pass(*_told: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how a training goes, in the process that asked for it."""
+
+    hear: Callable[[Noted], object]
+    """Told of finished epochs and warnings."""
+    ended: Callable[[Ended], object]
+    """Told of the end."""
+    died: Callable[[str], object] = _pass
+    """Told what ended a process that led the training."""
+    look: Callable[[], object] = _pass
+    """Called every second while the training is at work."""
 
 
 def train_on_ray(
@@ -30,53 +51,70 @@ def train_on_ray(
 
     A run that was interrupted goes on at its last finished epoch.
     """
-    shown = Shown(progress, run.plan.name, run.plan.inputs.num_rows, epochs_of(config))
+    plan = run.plan
+    shown = Shown(progress, plan.name, plan.inputs.num_rows, epochs_of(config))
+    metrics = RunMetrics((plan.kind, plan.name, run.id), has_gpu=False)
+    started_s = time.monotonic()
+    listener = Listener(
+        shown.add,
+        lambda end: metrics.shard_ended(end.done, end.figures),
+        metrics.died,
+        lambda: metrics.show(Standing([time.monotonic() - started_s] * workers, 0, 1, 0)),
+    )
     try:
-        return train_and_tell(lake, run, config, workers, shown.add)
+        return train_and_tell(lake, run, config, workers, listener)
     finally:
+        metrics.show(Standing((), 0, 0, 0))
         progress.finish()
 
 
 def train_and_tell(
-    lake: str, run: Run, config: Mapping[str, Any], workers: int, tell: Tell
+    lake: str, run: Run, config: Mapping[str, Any], workers: int, listener: Listener
 ) -> Mapping[str, bytes]:
-    """Like `train_on_ray`; finished epochs and warnings are handed to ``tell``."""
+    """Like `train_on_ray`; what happens is told to ``listener``."""
+    started_s = time.perf_counter()
     board = open_board()
-    order = TrainOrder(lake, run.id, run.plan.inputs, config, workers, board)
+    fields = {"kind": run.plan.kind, "job": run.plan.name, "run_id": run.id}
+    order = TrainOrder(lake, run.id, run.plan.inputs, config, workers, board, fields)
     try:
-        return _lead(order, tell)
+        made = _lead(order, listener)
     except RayError as error:
         raise as_ours(error, f"{run.id}, training") from error
     finally:
         board.remove()
+    files, end = training_ended(lake, run, made, time.perf_counter() - started_s)
+    listener.ended(end)
+    return files
 
 
-def _lead(order: TrainOrder, tell: Tell) -> dict[str, bytes]:
+def _lead(order: TrainOrder, listener: Listener) -> dict[str, bytes]:
     """Let a process lead the training; one that dies gets a successor, which goes on from there."""
     cpus, gpus = _held(order)
     lead = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(train_bundle)
     left = _RETRIES
     while True:
         leading: Any = lead.remote(order)
-        _follow(leading, order, tell)
+        _follow(leading, order, listener)
         try:
             files: dict[str, bytes] = ray.get(leading)
             return files
         except RayTaskError:
             raise
-        except RayError:
+        except RayError as error:
+            listener.died(fate_of(error).name.lower())
             if not left:
                 raise
             left -= 1
 
 
-def _follow(leading: Any, order: TrainOrder, tell: Tell) -> None:
+def _follow(leading: Any, order: TrainOrder, listener: Listener) -> None:
     """Tell what is noted until the leading process ends."""
     ready = False
     while not ready:
         ready = bool(ray.wait([leading], timeout=POLL_S)[0])
         for noted in order.board.fresh():
-            tell(noted)
+            listener.hear(noted)
+        listener.look()
 
 
 def _held(order: TrainOrder) -> tuple[float, float]:

@@ -88,6 +88,6 @@ def train_task_here(task: TrainTask, checkpoints: Checkpoints) -> dict[str, byte
         fitted = fit_task(task, LakeContext(checkpoints, tracker, task.note))
     with checkpoints.newest() as folder:
         if folder is None:
-            raise RunError("Training ended without a checkpoint", where=task.method.name)
+            raise RunError("Training ended without a checkpoint", where=task.method.facts.name)
         last = (folder / BEST_FILE).read_bytes(), (folder / PROGRESS_FILE).read_bytes()
     return finish_task(task, last, fitted)

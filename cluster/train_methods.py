@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from schemas.bundle import Preprocessing
 from workers.detection import finishing as detector_finishing
@@ -22,13 +22,19 @@ from workers.training.context import TrainContext
 from workers.training.examples import Examples
 from workers.training.feeding import Fitted, Origin
 
+Checkpoint = tuple[bytes, bytes]
+"""Weights of the best epoch, and the progress as JSON."""
 
-class Method(Protocol):
-    """How one network is fitted and made into a bundle; travels to every worker."""
 
-    @property
-    def kind(self) -> str:
-        """The kind of job, as it stands in rejects."""
+class Settings(Protocol):
+    """What determines a training."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+
+
+class Facts(Protocol):
+    """What a bundle says beside its network."""
 
     @property
     def name(self) -> str:
@@ -38,153 +44,81 @@ class Method(Protocol):
     def fingerprint(self) -> str:
         """What determined the training."""
 
-    def settings(self) -> dict[str, Any]:
-        """The training's settings as JSON values."""
+
+Config = TypeVar("Config", bound=Settings)
+Told = TypeVar("Told", bound=Facts)
+Config_contra = TypeVar("Config_contra", bound=Settings, contravariant=True)
+
+
+class Fit(Protocol[Config_contra]):
+    """One worker's whole training; decoded images take ``cache_bytes`` at most."""
+
+    def __call__(
+        self,
+        config: Config_contra,
+        examples: Examples,
+        context: TrainContext,
+        /,
+        *,
+        origin: Origin,
+        cache_bytes: int,
+    ) -> Fitted: ...
+
+
+@dataclass(frozen=True)
+class Method(Generic[Config, Told]):
+    """How one network is fitted and made into a bundle; travels to every worker."""
+
+    kind: str
+    """The kind of job, as it stands in rejects."""
+    config: Config
+    facts: Told
+    fit_by: Fit[Config]
+    finish_by: Callable[[Checkpoint, Preprocessing, Told, Config, Examples], dict[str, bytes]]
 
     def fit(
         self, examples: Examples, context: TrainContext, origin: Origin, cache_bytes: int
     ) -> Fitted:
         """One worker's whole training; decoded images take ``cache_bytes`` at most."""
+        return self.fit_by(self.config, examples, context, origin=origin, cache_bytes=cache_bytes)
 
     def finish(
-        self, checkpoint: tuple[bytes, bytes], preprocessing: Preprocessing, examples: Examples
+        self, checkpoint: Checkpoint, preprocessing: Preprocessing, examples: Examples
     ) -> dict[str, bytes]:
-        """The bundle of the best epoch; ``checkpoint`` is its weights and the progress as JSON."""
+        """The bundle of the best epoch."""
+        return self.finish_by(checkpoint, preprocessing, self.facts, self.config, examples)
 
 
-@dataclass(frozen=True)
-class ClassifierMethod:
+def classifier(config: TrainConfig, facts: BundleFacts) -> Method[TrainConfig, BundleFacts]:
     """A classifier."""
-
-    config: TrainConfig
-    facts: BundleFacts
-    kind: str = "train"
-
-    @property
-    def name(self) -> str:
-        """See `Method`."""
-        return self.facts.name
-
-    @property
-    def fingerprint(self) -> str:
-        """See `Method`."""
-        return self.facts.fingerprint
-
-    def settings(self) -> dict[str, Any]:
-        """See `Method`."""
-        return self.config.to_dict()
-
-    def fit(
-        self, examples: Examples, context: TrainContext, origin: Origin, cache_bytes: int
-    ) -> Fitted:
-        """See `Method`."""
-        return fit_classifier(
-            self.config,
-            examples,
-            context,
-            cache_bytes=cache_bytes,
-            start=origin.weights,
-            start_pixels=origin.pixels,
-        )
-
-    def finish(
-        self, checkpoint: tuple[bytes, bytes], preprocessing: Preprocessing, examples: Examples
-    ) -> dict[str, bytes]:
-        """See `Method`."""
-        return classifier_finishing.finish_bundle(
-            checkpoint, preprocessing, self.facts, self.config, examples
-        )
+    return Method("train", config, facts, fit_classifier, classifier_finishing.finish_bundle)
 
 
-@dataclass(frozen=True)
-class DetectorMethod:
+def detector(config: DetectorConfig, facts: DetectorFacts) -> Method[DetectorConfig, DetectorFacts]:
     """A detector of any family."""
-
-    config: DetectorConfig
-    facts: DetectorFacts
-    kind: str = "train_detector"
-
-    @property
-    def name(self) -> str:
-        """See `Method`."""
-        return self.facts.name
-
-    @property
-    def fingerprint(self) -> str:
-        """See `Method`."""
-        return self.facts.fingerprint
-
-    def settings(self) -> dict[str, Any]:
-        """See `Method`."""
-        return self.config.to_dict()
-
-    def fit(
-        self, examples: Examples, context: TrainContext, origin: Origin, cache_bytes: int
-    ) -> Fitted:
-        """See `Method`."""
-        return fit_detector(self.config, examples, context, origin=origin, cache_bytes=cache_bytes)
-
-    def finish(
-        self, checkpoint: tuple[bytes, bytes], preprocessing: Preprocessing, examples: Examples
-    ) -> dict[str, bytes]:
-        """See `Method`."""
-        return detector_finishing.finish_bundle(
-            checkpoint, preprocessing, self.facts, self.config, examples
-        )
+    return Method("train_detector", config, facts, fit_detector, detector_finishing.finish_bundle)
 
 
-@dataclass(frozen=True)
-class SimSiamMethod:
+def backbone(config: SimSiamConfig, facts: BackboneFacts) -> Method[SimSiamConfig, BackboneFacts]:
     """A backbone, without labels."""
-
-    config: SimSiamConfig
-    facts: BackboneFacts
-    kind: str = "pretrain"
-
-    @property
-    def name(self) -> str:
-        """See `Method`."""
-        return self.facts.name
-
-    @property
-    def fingerprint(self) -> str:
-        """See `Method`."""
-        return self.facts.fingerprint
-
-    def settings(self) -> dict[str, Any]:
-        """See `Method`."""
-        return self.config.to_dict()
-
-    def fit(
-        self, examples: Examples, context: TrainContext, origin: Origin, cache_bytes: int
-    ) -> Fitted:
-        """See `Method`."""
-        return fit_simsiam(self.config, examples, context, origin=origin, cache_bytes=cache_bytes)
-
-    def finish(
-        self, checkpoint: tuple[bytes, bytes], preprocessing: Preprocessing, examples: Examples
-    ) -> dict[str, bytes]:
-        """See `Method`."""
-        return simsiam_bundling.finish_bundle(
-            checkpoint, preprocessing, self.facts, self.config, examples
-        )
+    return Method("pretrain", config, facts, fit_simsiam, simsiam_bundling.finish_bundle)
 
 
-def _classifier(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
+def _classifier(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method[Any, Any]:
     config = TrainConfig.from_dict(training)
     facts = BundleFacts(**bundle, architecture=config.architecture, classes=config.classes)
-    return ClassifierMethod(config, facts)
+    return classifier(config, facts)
 
 
-def _detector(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
-    return DetectorMethod(DetectorConfig.from_dict(training), DetectorFacts(**bundle))
+def _detector(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method[Any, Any]:
+    return detector(DetectorConfig.from_dict(training), DetectorFacts(**bundle))
 
 
-def _simsiam(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method:
-    return SimSiamMethod(SimSiamConfig.from_dict(training), BackboneFacts(**bundle))
+def _backbone(training: Mapping[str, Any], bundle: Mapping[str, Any]) -> Method[Any, Any]:
+    return backbone(SimSiamConfig.from_dict(training), BackboneFacts(**bundle))
 
 
-METHODS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Method]] = MappingProxyType(
-    {"train": _classifier, "train_detector": _detector, "pretrain": _simsiam}
+METHODS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Method[Any, Any]]] = (
+    MappingProxyType({"train": _classifier, "train_detector": _detector, "pretrain": _backbone})
 )
 """By kind: the method that a plan's ``training`` and ``bundle`` describe."""

@@ -91,6 +91,8 @@ class TrainOrder:
     config: Mapping[str, Any]
     workers: int
     board: BoardLink = field(repr=False)
+    fields: Mapping[str, object] = field(default_factory=dict)
+    """What every log line of the processes bears: kind, job and run."""
 
     @property
     def alone(self) -> bool:

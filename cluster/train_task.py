@@ -40,7 +40,7 @@ Warn = Callable[[str], object]
 class TrainTask:
     """What is trained, on which rows; travels to every worker."""
 
-    method: Method
+    method: Method[Any, Any]
     rows: pa.Table
     """Columns ``image_id``, ``uri``, ``frame``, ``part``, ``group``, those of what is learned, and
     what ``fetch`` needs."""
@@ -79,7 +79,7 @@ def task_of(lake: str, run_id: str, rows: pa.Table, config: Mapping[str, Any]) -
             model=bundle["name"],
             run_id=run_id,
             experiment=config.get("experiment") or bundle["name"],
-            settings={"data": bundle["data"], **method.settings()},
+            settings={"data": bundle["data"], **method.config.to_dict()},
             images=pc.sum(pc.equal(rows["part"], "train")).as_py() or 0,
         ),
     )
@@ -101,13 +101,13 @@ def _origin(config: Mapping[str, Any]) -> Origin:
 
 def fit_task(task: TrainTask, context: TrainContext) -> Fitted:
     """One worker's whole training; the first rank's answer is complete."""
-    examples = Examples(task.rows, task.fetch)
+    method, examples = task.method, Examples(task.rows, task.fetch)
     with one_thread() if context.device == "cpu" else nullcontext():
-        fitted = task.method.fit(examples, context, task.origin, task.cache_bytes)
+        fitted = method.fit(examples, context, task.origin, task.cache_bytes)
     places = pa.array([one.row for one in fitted.rejects], pa.int64())
     rejected = examples.rows.take(places).to_pylist()
     rejects = [
-        reject_row(row, reject.reason, stage=task.method.kind, subject=task.method.fingerprint)
+        reject_row(row, reject.reason, stage=method.kind, subject=method.facts.fingerprint)
         for row, reject in zip(rejected, fitted.rejects, strict=True)
     ]
     every = [one for part in ranks.gather_objects(rejects) for one in part]

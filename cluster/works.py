@@ -11,7 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.train_end import metered
 from cluster.train_order import TrainOrder
+from cluster.watching.logs import configure_logs, log_fields
 from schemas.plan import FinishFunction, ShardFunction
 
 Params = Mapping[str, Any]
@@ -163,13 +165,17 @@ def _decode_probe(params: Params) -> ShardFunction:
 
 def train_bundle(order: TrainOrder) -> dict[str, bytes]:
     """Lead a training; called in a process of its own, so that the driver loads no torch."""
-    if order.alone:
-        return train_here(
-            order.lake, order.run_id, order.rows, order.config, order.note, order.note
-        )
-    from cluster.torch_trainer import train_bundle as lead
+    configure_logs()
+    with log_fields(order.fields):
+        if order.alone:
+            return metered(lambda: _train_alone(order))
+        from cluster.torch_trainer import train_bundle as lead
 
-    return lead(order)
+        return lead(order)
+
+
+def _train_alone(order: TrainOrder) -> dict[str, bytes]:
+    return train_here(order.lake, order.run_id, order.rows, order.config, order.note, order.note)
 
 
 def train_here(

@@ -5,24 +5,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.batch import run_batch
+from jobs.batch import bounds_by_bytes, run_batch
 from jobs.pending import Wanted, find_pending
-from schemas.plan import Plan, fingerprint, shard_bounds
+from schemas.plan import Plan, fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.clean import CleanSpec
 from workers.pixels.decoder import DECODER_VERSION
 from workers.pixels.hexes import hashes_from_hex
 from workers.pixels.steps import DECODER
 
-_JUDGED = """
-    SELECT image_id, arg_max(phash, run_id) AS phash, arg_max(kept, run_id) AS kept FROM quality
-    WHERE dataset = $dataset GROUP BY image_id HAVING arg_max(recipe, run_id) = $recipe
-"""
-"""Images whose latest verdict, the one that `kept_images` shows, is by these rules."""
-
-_KEPT = f"""
-SELECT image_id, phash FROM ({_JUDGED}) JOIN current_images AS images USING (image_id)
-WHERE images.dataset = $dataset AND kept
+_KEPT = """
+SELECT image_id, phash FROM current_quality JOIN current_images USING (dataset, image_id)
+WHERE dataset = $dataset AND current_quality.recipe = $recipe AND kept
 ORDER BY image_id
 """
 
@@ -38,7 +32,8 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
     wanted = Wanted(
         dataset=spec.dataset,
         images="all",
-        has_result=f"image_id IN (SELECT image_id FROM ({_JUDGED}))",
+        has_result="""image_id IN (
+            SELECT image_id FROM current_quality WHERE dataset = $dataset AND recipe = $recipe)""",
         stage="clean",
         subjects=(recipe(spec), subject(spec)),
         retry=spec.retry_rejects,
@@ -59,11 +54,7 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
             "max_distance": _max_distance(spec),
         },
         inputs=inputs,
-        bounds=shard_bounds(
-            inputs["bytes"].to_pylist(),
-            images=spec.execution.shard_images,
-            max_bytes=spec.execution.shard_bytes,
-        ),
+        bounds=bounds_by_bytes(inputs, spec.execution),
         counts=pending.counts,
         facts={"recipe": recipe(spec)},
         staged=_kept_before(spec, store) if inputs.num_rows else {},

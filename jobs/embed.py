@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.batch import run_batch
-from jobs.pending import Wanted, find_pending
-from jobs.prepared import by_file, where_prepared
-from jobs.rows import IN_PARTS, require_split
-from schemas.plan import Plan, shard_bounds
+from jobs.batch import bounds_by_bytes, run_batch
+from jobs.passing import pass_params, wanted_by, with_prepared
+from jobs.pending import find_pending
+from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.embed import EmbedSpec
 
@@ -23,22 +22,16 @@ def plan(spec: EmbedSpec, store: Store) -> Plan:
         SplitError: if the parts of the split have no images.
     """
     bundle = store.bundle(spec.model)
-    pending = find_pending(_wanted(spec, store, bundle), store, key(spec, bundle))
-    inputs = pending.rows
-    if inputs.num_rows and spec.use_prepared:
-        inputs = by_file(where_prepared(inputs, bundle["recipe"], store))
+    pending = find_pending(wanted_by(spec, store, bundle, "embeddings"), store, key(spec, bundle))
+    inputs = with_prepared(spec, pending.rows, bundle, store)
     return Plan(
         kind=spec.kind,
         name=spec.name,
         key=key(spec, bundle),
         identity=identity(spec, bundle),
-        params=_params(spec, bundle),
+        params=pass_params(spec, bundle),
         inputs=inputs,
-        bounds=shard_bounds(
-            inputs["bytes"].to_pylist(),
-            images=spec.execution.shard_images,
-            max_bytes=spec.execution.shard_bytes,
-        ),
+        bounds=bounds_by_bytes(inputs, spec.execution),
         counts=pending.counts,
         facts={"model": f"{bundle['name']}@{bundle['version']}", "model_id": bundle["model_id"]},
     )
@@ -65,29 +58,3 @@ def key(spec: EmbedSpec, bundle: Mapping[str, Any]) -> tuple[str, ...]:
 def identity(spec: EmbedSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
     """What vectors depend on beside the images: the model, and which images are wanted."""
     return spec.identity() | {"model": bundle["model_id"]}
-
-
-def _wanted(spec: EmbedSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:
-    parameters: dict[str, Any] = {"model_id": bundle["model_id"]}
-    if spec.split is not None:
-        require_split(store, spec.dataset, spec.split, spec.parts)
-        parameters |= {"split": spec.split, "parts": list(spec.parts), "fold": None}
-    return Wanted(
-        dataset=spec.dataset,
-        images=spec.images,
-        has_result="image_id IN (SELECT image_id FROM embeddings WHERE model_id = $model_id)",
-        stage="embed",
-        subjects=(bundle["model_id"],),
-        retry=spec.retry_rejects,
-        parameters=parameters,
-        among=IN_PARTS if spec.split is not None else "true",
-    )
-
-
-def _params(spec: EmbedSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
-    stated = {} if spec.batch_size is None else {"batch": spec.batch_size}
-    return stated | {
-        "bundle": bundle["uri"],
-        "model_id": bundle["model_id"],
-        "device": "cuda" if spec.execution.gpus_per_worker else "cpu",
-    }

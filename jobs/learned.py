@@ -1,17 +1,13 @@
-"""Which images a model learned from, and what a training starts from, shared by several kinds."""
+"""Which images a model learned from, and which of others it has met thereby."""
 
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import LATEST_SPLITS, ROLE, BySplit, split_parameters
-from schemas.bundle import WEIGHTS_FILE, digest
+from jobs.rows import LATEST_SPLITS, ROLE
 from schemas.errors import LeakError
 from schemas.naming import reference
 from schemas.protocols import Store
@@ -68,13 +64,6 @@ SELECT * FROM met WHERE image OR patient OR duplicate
 _STARTED_FROM = "SELECT data FROM models WHERE name = $name AND version = $version LIMIT 1"
 
 _WITH_WEIGHTS = "SELECT DISTINCT data FROM models WHERE data ->> 'weights' = $content"
-
-_BUNDLE = "bundle:"
-
-_TESTED = f"""
-SELECT image_id FROM (SELECT image_id, {ROLE} AS role FROM ({LATEST_SPLITS}))
-WHERE role = 'test'
-"""
 
 _SCHEMA = pa.schema([("image_id", pa.string()), ("role", pa.string())])
 
@@ -162,113 +151,6 @@ def refuse_learned(
                 )
                 + "; give `patients` in `ingest` if two data sets number different people alike",
             )
-
-
-class Starting(BySplit, Protocol):
-    """A training that may start from weights."""
-
-    @property
-    def start(self) -> str:
-        """none, pretrained, ``bundle:NAME`` or the path of a safetensors file."""
-
-
-CheckFit = Callable[[Mapping[str, Any], str, Mapping[str, Any]], None]
-"""Raises where a bundle (its row, its name and version, what it says of its data) does not fit."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a training's first weights come from."""
-
-    told: Mapping[str, Any]
-    """What the model card says of it."""
-    identity: str | None = None
-    """What of it the result depends on: a checkpoint's content, or a bundle's ``model_id``."""
-    uri: str | None = None
-    """A safetensors file."""
-    bundle: Mapping[str, Any] = field(default_factory=dict)
-    """The row of `models` and the ``uri``, where it is a bundle."""
-    leaks: int = 0
-    """Images to test on that the start has learned from, or from others of their patients or
-    groups of near-duplicates."""
-
-
-def find_start(asked: Starting, store: Store, folds: Mapping[str, int], check: CheckFit) -> Start:
-    """Find what a training starts from; ``folds`` are the fold held out and the one validated on.
-
-    Raises:
-        BundleError: if there is no such bundle, or ``check`` finds that it does not fit.
-        LeakError: if the bundle, or the one whose weights a checkpoint is, learned from images that
-            this training is to be tested on, or from others of their patients or groups of
-            near-duplicates, unless that is allowed.
-    """
-    if asked.start == "none":
-        return Start({"weights": "random"})
-    if asked.start == "pretrained":
-        return Start({"weights": "timm's pretrained ones"})
-    if not asked.start.startswith(_BUNDLE):
-        content = _content_of(asked.start, store)
-        checkpoint: dict[str, Any] = {"checkpoint": content}
-        # A file may be a copy of a bundle's weights, and then learned what that bundle did.
-        leaks = _count_start_leaks(asked, store, "a checkpoint", {"start": checkpoint}, folds)
-        return Start(checkpoint, content, asked.start, leaks=leaks)
-    bundle = store.bundle(asked.start.removeprefix(_BUNDLE))
-    name = f"{bundle['name']}@{bundle['version']}"
-    data = json.loads(bundle["data"] or "{}")
-    check(bundle, name, data)
-    return Start(
-        told={"bundle": name, "model_id": bundle["model_id"]},
-        identity=str(bundle["model_id"]),
-        uri=f"{bundle['uri']}/{WEIGHTS_FILE}",
-        bundle=bundle,
-        leaks=_count_start_leaks(asked, store, name, data, folds),
-    )
-
-
-def _content_of(uri: str, store: Store) -> str:
-    """The hash of a checkpoint; a study plans many trainings that start from the same one."""
-    files = list(itertools.islice(store.list_source(uri), 2))
-    if len(files) != 1:
-        return digest(store.read_source(uri))
-    return _hashed(store.read_source, uri, files[0].bytes, files[0].etag)
-
-
-@lru_cache(maxsize=64)
-def _hashed(read: Callable[[str], bytes], uri: str, size: int, etag: str) -> str:
-    """Hash a file once for each of its states, which ``size`` and ``etag`` tell apart."""
-    return digest(read(uri))
-
-
-def _count_start_leaks(
-    asked: BySplit, store: Store, name: str, data: Mapping[str, Any], folds: Mapping[str, int]
-) -> int:
-    """Images a training is to be tested on that its start has learned from.
-
-    Others of their patients or groups of near-duplicates count too. ``data`` is what the start's
-    bundle ``name`` says of its own; ``folds`` as `jobs.rows.resolve_folds` found them.
-
-    Raises:
-        LeakError: if there are any, unless leaks are allowed.
-    """
-    met = met_images(store, data, dataset=asked.dataset, split=asked.split)
-    if not met.num_rows:
-        return 0
-    tested = store.query(_TESTED, split_parameters(asked, folds))["image_id"]
-    counts = count_met(met, tested)
-    count = sum(counts.values())
-    if count and not asked.allow_leaks:
-        held_out = "the test part" if asked.fold is None else f"the test part and fold {asked.fold}"
-        alike = "" if asked.fold is None else f" with `fold: {asked.fold}`"
-        raise LeakError(
-            f"The start bundle learned from images of {held_out}, or of their patients",
-            where=f"{name}, split {asked.split}",
-            got=f"{count} images ({counts['image']} themselves, {counts['patient']} by their "
-            f"patients, {counts['duplicate']} by near-duplicates)",
-            remedy=f"start from a bundle trained by this split{alike}; give `patients` in `ingest` "
-            "if two data sets number different people alike; or set `allow_leaks: true` to train "
-            "anyway",
-        )
-    return count
 
 
 def _learnings(store: Store, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The images a kind has yet to work on, shared by the kinds that work image by image."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,25 +13,33 @@ from schemas.protocols import Store
 from schemas.reasons import TRANSIENT
 
 _VIEWS = {"kept": "kept_images", "all": "current_images"}
-
-_OPEN = """NOT ({has_result})
-    AND NOT EXISTS (
-        SELECT 1 FROM rejects
-        WHERE NOT $retry AND stage = $stage AND list_contains($subjects, subject)
-            AND rejects.image_id = images.image_id
-            AND rejects.etag IS NOT DISTINCT FROM images.etag
-            AND NOT list_contains($transient, reason))"""
+_CHOSEN = {
+    "kept": "image_id IN (SELECT image_id FROM current_quality WHERE dataset = $dataset AND kept)",
+    "all": "true",
+}
+"""The images of a view, as a condition: to count them takes less than to join all they show."""
 
 _COUNT = """
-SELECT count(*) AS total, count(*) FILTER (WHERE open) AS open
-FROM (SELECT {open} AS open FROM {view} AS images WHERE dataset = $dataset AND {among})
+SELECT count(*) AS total, count(*) FILTER (lacking) AS lacking,
+    min(image_id, $few) FILTER (lacking) AS ids
+FROM (
+    SELECT image_id, NOT ({has_result}) AS lacking
+    FROM current_images AS images WHERE dataset = $dataset AND {chosen} AND {among})
 """
 
 _ROWS = """
 SELECT image_id, uri, frame, etag, bytes{more} FROM {view} AS images
-WHERE dataset = $dataset AND {among} AND {open}
+WHERE dataset = $dataset AND {among} AND {lacking} AND NOT EXISTS (
+    SELECT 1 FROM rejects
+    WHERE NOT $retry AND stage = $stage AND list_contains($subjects, subject)
+        AND rejects.image_id = images.image_id
+        AND rejects.etag IS NOT DISTINCT FROM images.etag
+        AND NOT list_contains($transient, reason))
 ORDER BY {order}
 """
+
+_FEW = 16_384
+"""Images without a result that are named in the second query; more are looked for again."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Wanted:
     parameters: Mapping[str, Any]
     """Parameters of ``has_result`` and ``among``."""
     among: str = "true"
-    """SQL over ``images`` that is true where an image is wanted at all."""
+    """SQL over columns of ``current_images`` that is true where an image is wanted at all."""
     order: str = "uri, frame, image_id"
     """SQL over ``images``: what is worked on first."""
     more: tuple[str, ...] = ()
@@ -73,36 +82,47 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
     A reject stands until the image's bytes or its subject change, or rejects are retried, and a
     transient one not at all; images whose results wait in a held run of ``key`` are left out.
 
-    Nearly every night, nearly nothing is open. So a first pass counts, over few columns, and rows
-    are read only where there are some.
+    Nearly every night, nearly nothing is open. So a first pass over few columns counts, and names
+    what lacks a result; rejects are looked at, and rows read, only of those.
     """
-    view = _VIEWS[wanted.images]
-    is_open = _OPEN.format(has_result=wanted.has_result)
+    asked = {
+        "view": _VIEWS[wanted.images],
+        "chosen": _CHOSEN[wanted.images],
+        "has_result": wanted.has_result,
+        "among": f"({wanted.among})",
+        "order": wanted.order,
+        "more": "".join(f", {column}" for column in wanted.more),
+    }
     parameters = {
         "dataset": wanted.dataset,
+        "few": _FEW,
         "stage": wanted.stage,
         "subjects": list(wanted.subjects),
         "retry": wanted.retry,
         "transient": sorted(TRANSIENT),
         **wanted.parameters,
     }
-    asked = {
-        "view": view,
-        "open": is_open,
-        "among": f"({wanted.among})",
-        "order": wanted.order,
-        "more": "".join(f", {column}" for column in wanted.more),
-    }
-    (counted,) = store.query(_COUNT.format(**asked), parameters).to_pylist()
-    if not counted["open"]:
+    counting = _COUNT.format(**asked)
+    (counted,) = store.query(counting, _used(parameters, counting)).to_pylist()
+    if not counted["lacking"]:
         return Pending(_NOTHING, Counts(up_to_date=counted["total"]))
-    rows = store.query(_ROWS.format(**asked), parameters)
+    lacking = f"NOT ({wanted.has_result})"
+    if counted["lacking"] <= _FEW:
+        lacking, parameters["ids"] = "image_id IN (SELECT unnest($ids))", counted["ids"]
+    reading = _ROWS.format(**asked, lacking=lacking)
+    rows = store.query(reading, _used(parameters, reading))
     waiting = pc.is_in(rows["image_id"], value_set=store.held_images(key))
     inputs = rows.filter(pc.invert(waiting))
     return Pending(
         inputs,
         Counts(up_to_date=counted["total"] - rows.num_rows, held=rows.num_rows - inputs.num_rows),
     )
+
+
+def _used(parameters: Mapping[str, Any], sql: str) -> Mapping[str, Any]:
+    """The parameters that a statement names; DuckDB takes no others."""
+    names = set(re.findall(r"\$(\w+)", sql))
+    return {name: value for name, value in parameters.items() if name in names}
 
 
 _NOTHING = pa.schema(

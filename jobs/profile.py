@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.batch import run_batch
+from jobs.annotated import sources_of
 from jobs.rows import digest_rows
+from jobs.whole import Whole, is_answered, plan_whole, run_whole
 from schemas.errors import SourceError
-from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.profile import ProfileSpec
 
@@ -17,10 +18,6 @@ _DESCRIBING = 1
 """Raised when the same images give other figures or pictures than before."""
 
 _VIEWS = {"kept": "kept_images", "all": "current_images"}
-_SOURCES = """
-SELECT DISTINCT source FROM annotated_images
-WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
-"""
 _IMAGES = """
 SELECT image_id, label, sex, age, width, height, patient_id,
     coalesce(found.boxes, []) AS boxes
@@ -41,21 +38,33 @@ def plan(spec: ProfileSpec, store: Store) -> Plan:
         SourceError: if several sources have annotated the data set and the spec names none, or one
             that has not.
     """
-    return _plan(spec, store, *_read(spec, store))
+    source, rows = _read(spec, store)
+    folder = _folder(spec)
+    facts = {"boxes of": source} if source is not None else {}
+    if spec.pictures and rows.num_rows:
+        facts["pictures"] = f"{store.root}/{folder}"
+    whole = Whole(
+        key=key(spec),
+        identity=identity(spec, source, rows),
+        rows=rows,
+        params={
+            "profile": spec.name,
+            "dataset": spec.dataset,
+            "adult_labels": list(spec.adult_labels),
+            "max_age": spec.max_age,
+            "max_box_share": spec.max_box_share,
+            "min_box_share": spec.min_box_share,
+            "pictures": spec.pictures,
+            "target": f"{store.root}/{folder}",
+        },
+        facts=facts,
+    )
+    return plan_whole(spec, whole, known=is_answered(spec, whole, store))
 
 
 def run(spec: ProfileSpec, pool: Pool, store: Store) -> Report:
     """Describe the data set, unless it is described already."""
-    with store.snapshot():
-        source, rows = _read(spec, store)
-    return run_batch(
-        spec,
-        lambda: _plan(spec, store, *_read(spec, store)),
-        pool,
-        store,
-        key=key(spec),
-        identity=identity(spec, source, rows),
-    )
+    return run_whole(spec, lambda: plan(spec, store), pool, store)
 
 
 def key(spec: ProfileSpec) -> tuple[str, ...]:
@@ -73,41 +82,9 @@ def identity(spec: ProfileSpec, source: str | None, rows: pa.Table) -> Mapping[s
     }
 
 
-def _plan(spec: ProfileSpec, store: Store, source: str | None, rows: pa.Table) -> Plan:
-    stated = identity(spec, source, rows)
-    last = store.last_run(key(spec))
-    known = last is not None and last["fingerprint"] == run_fingerprint(spec.kind, stated)
-    inputs = rows.slice(0, 0) if known else rows
-    folder = _folder(spec)
-    facts = {"boxes of": source} if source is not None else {}
-    if spec.pictures and rows.num_rows:
-        facts["pictures"] = f"{store.root}/{folder}"
-    return Plan(
-        kind=spec.kind,
-        name=spec.name,
-        key=key(spec),
-        identity=stated,
-        params={
-            "profile": spec.name,
-            "dataset": spec.dataset,
-            "adult_labels": list(spec.adult_labels),
-            "max_age": spec.max_age,
-            "max_box_share": spec.max_box_share,
-            "min_box_share": spec.min_box_share,
-            "pictures": spec.pictures,
-            "target": f"{store.root}/{folder}",
-        },
-        inputs=inputs,
-        # One shard: a distribution is of all images at once.
-        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
-        counts=Counts(up_to_date=rows.num_rows) if known else Counts(),
-        facts=facts,
-    )
-
-
 def _read(spec: ProfileSpec, store: Store) -> tuple[str | None, pa.Table]:
     """Whose boxes count, and the images with the areas of theirs."""
-    sources = store.query(_SOURCES, {"dataset": spec.dataset})["source"].to_pylist()
+    sources = sources_of(spec.dataset, store)
     source = spec.source
     if source is None and len(sources) == 1:
         source = sources[0]

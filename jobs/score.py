@@ -5,13 +5,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.batch import Batch, run_judged
+from jobs.batch import Batch, bounds_by_bytes, run_judged
 from jobs.gate import Gatekeeper
-from jobs.pending import Wanted, find_pending
-from jobs.prepared import by_file, where_prepared
-from jobs.rows import IN_PARTS, count_folds, require_split
+from jobs.passing import pass_params, wanted_by, with_prepared
+from jobs.pending import find_pending
 from schemas.errors import BundleError
-from schemas.plan import Counts, Plan, shard_bounds
+from schemas.plan import Counts, Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.score import ScoreSpec
 
@@ -79,26 +78,27 @@ def identity(spec: ScoreSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _plan(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any], limit: int | None) -> Plan:
     _check_scores(bundle)
-    wanted = _wanted(spec, store, bundle)
+    # Boxes are cut at the edges of the original.
+    more = () if bundle["family"] == "classifier" else ("width", "height")
+    wanted = replace(wanted_by(spec, store, bundle, "predictions"), more=more)
     if limit is not None:
         wanted = replace(wanted, order=NEWEST_FIRST)
     pending = find_pending(wanted, store, key(spec, bundle))
     inputs = pending.rows.slice(0, limit)
     deferred = Counts(deferred=pending.rows.num_rows - inputs.num_rows)
-    if inputs.num_rows and spec.use_prepared:
-        inputs = by_file(where_prepared(inputs, bundle["recipe"], store))
+    inputs = with_prepared(spec, inputs, bundle, store)
     return Plan(
         kind=spec.kind,
         name=spec.name,
         key=key(spec, bundle),
         identity=identity(spec, bundle),
-        params=_params(spec, bundle),
+        params={
+            **pass_params(spec, bundle),
+            "backend": spec.backend,
+            "scored_at": datetime.now(UTC).isoformat(),
+        },
         inputs=inputs,
-        bounds=shard_bounds(
-            inputs["bytes"].to_pylist(),
-            images=spec.execution.shard_images,
-            max_bytes=spec.execution.shard_bytes,
-        ),
+        bounds=bounds_by_bytes(inputs, spec.execution),
         counts=pending.counts + deferred,
         facts={
             "model": f"{bundle['name']}@{bundle['version']}",
@@ -117,36 +117,3 @@ def _check_scores(bundle: Mapping[str, Any]) -> None:
             remedy=f"take its features with `kind: embed`, or train from it with "
             f"`start: bundle:{bundle['name']}`",
         )
-
-
-def _wanted(spec: ScoreSpec, store: Store, bundle: Mapping[str, Any]) -> Wanted:
-    parameters: dict[str, Any] = {"model_id": bundle["model_id"]}
-    if spec.split is not None:
-        if spec.fold is None:
-            require_split(store, spec.dataset, spec.split, spec.parts)
-        else:
-            count_folds(store, spec.dataset, spec.split, spec.fold)
-        parameters |= {"split": spec.split, "parts": list(spec.parts), "fold": spec.fold}
-    return Wanted(
-        dataset=spec.dataset,
-        images=spec.images,
-        has_result="image_id IN (SELECT image_id FROM predictions WHERE model_id = $model_id)",
-        stage="score",
-        subjects=(bundle["model_id"],),
-        retry=spec.retry_rejects,
-        parameters=parameters,
-        among=IN_PARTS if spec.split is not None else "true",
-        # Boxes are cut at the edges of the original.
-        more=() if bundle["family"] == "classifier" else ("width", "height"),
-    )
-
-
-def _params(spec: ScoreSpec, bundle: Mapping[str, Any]) -> dict[str, Any]:
-    stated = {} if spec.batch_size is None else {"batch": spec.batch_size}
-    return stated | {
-        "bundle": bundle["uri"],
-        "model_id": bundle["model_id"],
-        "backend": spec.backend,
-        "device": "cuda" if spec.execution.gpus_per_worker else "cpu",
-        "scored_at": datetime.now(UTC).isoformat(),
-    }

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 from schemas.errors import Mistake
 from schemas.jobtree import NAMELESS
 from schemas.specs import JobSpec
+from schemas.specs.pretrain import PretrainSpec
 from schemas.specs.study import StudySpec
 from schemas.specs.train import TrainSpec
+from schemas.specs.train_detector import DetectorSpec
 from schemas.yamltree import Node, Path
+
+_TRAININGS = (TrainSpec, DetectorSpec, PretrainSpec)
+"""Jobs that make one bundle, named in their field `model`."""
 
 
 def check_bundle_names(
@@ -34,7 +39,7 @@ def check_bundle_names(
 
 def _bundles(job: JobSpec | None) -> dict[str, str]:
     """Names of the bundles a job makes, with the trial that makes each."""
-    if isinstance(job, TrainSpec):
+    if isinstance(job, _TRAININGS):
         return {job.model: ""}
     return dict(job.bundles) if isinstance(job, StudySpec) else {}
 
@@ -43,6 +48,6 @@ def _mistake(node: Node, path: Path, job: JobSpec | None, twice: Mapping[str, st
     bundle, other = next(iter(twice.items()))
     more = f", and {len(twice) - 1} more" if len(twice) > 1 else ""
     what = f"makes the bundle {bundle}, which {other} makes, too{more}"
-    field = "model" if isinstance(job, TrainSpec) else "name"
+    field = "model" if isinstance(job, _TRAININGS) else "name"
     allowed = "a name of its own for each bundle; a study's are its name and its labels"
     return node.find((field,)).mistake((*path, field), what, allowed=allowed)

@@ -66,6 +66,12 @@ class SourceFile:
     etag: str
 
 
+LISTING = pa.schema(
+    [("uri", pa.binary()), ("path", pa.binary()), ("bytes", pa.int64()), ("etag", pa.string())]
+)
+"""Columns of a batch of `SourceFile`; uris and paths as bytes, since a name need not be UTF-8."""
+
+
 class Run(Protocol):
     """A run that holds its lease: planned, perhaps half done."""
 
@@ -114,6 +120,11 @@ class Store(Protocol):
         A table nobody wrote to yet has no rows. Parameters are named: ``$dataset``.
         """
 
+    def batches(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, rows: int
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Like `query`, up to ``rows`` rows at a time."""
+
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all queries of the block see the lake as it stands at its first one."""
 
@@ -160,6 +171,9 @@ class Store(Protocol):
 
     def list_source(self, uri: str) -> Iterable[SourceFile]:
         """The files of an archive, sorted by path."""
+
+    def list_batches(self, uri: str) -> Iterable[pa.RecordBatch]:
+        """Like `list_source`, thousands of files at a time; columns of `LISTING`."""
 
     def read_source(self, uri: str) -> bytes:
         """One file, such as a metadata CSV."""

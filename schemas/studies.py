@@ -10,7 +10,8 @@ from schemas.specs.base import JobSpec
 from schemas.specs.embed import EmbedSpec
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec
-from schemas.specs.study import HEAD, SVM, StudySpec
+from schemas.specs.study import SVM, StudySpec
+from schemas.specs.study_table import HEAD
 from schemas.specs.train import TrainSpec
 
 _Spec = TypeVar("_Spec", bound=JobSpec)

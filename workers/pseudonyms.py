@@ -5,6 +5,7 @@ two images show the same patient, and nothing more; whoever has both can find th
 """
 
 import base64
+import binascii
 import hashlib
 import hmac
 import os
@@ -134,8 +135,9 @@ class Pseudonymizer:
             KeyFileError: if it was made with another key.
         """
         try:
-            text = token[len(MARK) : -1]
-            sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            # A night opens hundreds of thousands, and `base64` takes as long around this call.
+            text = token[len(MARK) : -1].replace("-", "+").replace("_", "/")
+            sealed = binascii.a2b_base64(f"{text}==")
             return self._cipher.decrypt(sealed, None).decode("utf-8", "surrogateescape")
         except (InvalidTag, ValueError):
             raise KeyFileError(

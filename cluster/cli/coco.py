@@ -1,14 +1,13 @@
 """`coco`: annotations and detections for tools that read COCO."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cluster.cli.options import LakeOption, lake_root
-from cluster.cli.output import say
+from cluster.cli.output import say, whole_file
 
 PARTS = ("train", "val", "test")
 
@@ -100,21 +99,12 @@ def coco(
 
 def _write(value: Any, output: Path, *, indent: bool) -> None:
     """Write JSON, whole or not at all."""
-    from schemas.errors import UsageError
-
     text = json.dumps(value, indent=1 if indent else None, ensure_ascii=False, allow_nan=False)
     if str(output) == "-":
         print(text)
         return
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with whole_file(output) as part:
         part.write_text(f"{text}\n", encoding="utf-8")
-        part.replace(output)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(
-            "The output can't be written", where=str(output), got=error.strerror or ""
-        ) from None
 
 
 def _tell(what: str, output: Path) -> None:

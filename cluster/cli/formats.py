@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from cluster.cli.output import say
+from cluster.cli.output import say, whole_file
 from cluster.render import arrow_grid, console
 from schemas.errors import UsageError
 
@@ -49,20 +48,13 @@ def write_rows(rows: pa.Table, form: str, output: Path | None) -> None:
     if output is None:
         _write_stdout(rows, form)
         return
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with whole_file(output) as part:
         if form == "table":
             with part.open("w", encoding="utf-8") as text:
                 console(text).print(arrow_grid(rows, rows.num_rows))
         else:
             with part.open("wb") as stream:
                 _encode(rows, form, stream)
-        part.replace(output)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(
-            "The output can't be written", where=str(output), got=error.strerror or ""
-        ) from None
     say(f"{rows.num_rows:,} rows in {output}")
 
 

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from cluster.watching.logs import log_line, wants_json
+from schemas.errors import UsageError
 
 _STDOUT, _STDERR = 1, 2
 
@@ -21,6 +23,24 @@ def say(text: str) -> None:
 def print_json(value: Mapping[str, Any] | list[Any], stream: TextIO | None = None) -> None:
     """Write one JSON value as one line."""
     print(json.dumps(value, allow_nan=False), file=stream or sys.stdout, flush=True)
+
+
+@contextmanager
+def whole_file(output: Path) -> Iterator[Path]:
+    """Yield a path to write to, whose file becomes ``output`` whole, or not at all.
+
+    Raises:
+        UsageError: if the file can't be written.
+    """
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(output)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(
+            "The output can't be written", where=str(output), got=error.strerror or ""
+        ) from None
 
 
 @contextmanager

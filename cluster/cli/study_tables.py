@@ -11,8 +11,9 @@ from rich.text import Text
 from cluster.cli.output import say
 from cluster.lake.store import LakeStore
 from cluster.render import console, printable
+from jobs.report.cells import Cell, StudyTable
 from jobs.report.figures import looks, measured, trained_otherwise
-from jobs.report.tables import Cell, StudyTable, make_table
+from jobs.report.tables import make_table
 from jobs.report.text import cell_text, comma_separated, headers, markdown, notes, study_notes
 from schemas.errors import UsageError
 from schemas.grids import label_of

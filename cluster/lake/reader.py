@@ -1,10 +1,10 @@
 """Queries over the lake's tables and views, read-only and over published runs alone.
 
-DuckDB reads the files that the Delta log names: by path on disk, through Arrow datasets on S3
-(its own S3 client is an extension that would have to be downloaded). Each query gets a connection
-of its own that knows just the tables the query names. A reader looks at the lake once: `runs`
-first, every other table when it is first needed. Runs commit `runs` last, so whatever is published
-in that snapshot lies in the tables opened after it.
+DuckDB reads the files that the Delta log names: by path on disk, on S3 by the path of a copy or
+through Arrow datasets (its own S3 client is an extension that would have to be downloaded). Each
+query gets a connection of its own that knows just the tables the query names. A reader looks at the
+lake once: `runs` first, every other table when it is first needed. Runs commit `runs` last, so
+whatever is published in that snapshot lies in the tables opened after it.
 """
 
 import json
@@ -13,16 +13,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
 import duckdb
 import psutil
 import pyarrow as pa
-import pyarrow.dataset as pd
 
+from cluster.lake.copies import Copies
+from cluster.lake.locating import locate
+from cluster.lake.rivals import Rivals
 from cluster.lake.snapshot import LakeFile, RunRow, TableSnapshot, last_words, may_show
 from cluster.lake.statements import check_statement, literal, named, query_error
-from cluster.lake.views import VIEWS, View
+from cluster.lake.view import View
+from cluster.lake.views import VIEWS
 from cluster.storage import Storage
 from schemas.errors import QueryError
 from schemas.reasons import RunState
@@ -35,9 +40,6 @@ _MOST_THREADS = 8
 _THREAD_MB = 48
 """Each thread holds row groups and partitions of its own, and needs room for them."""
 _MORE_MEMORY = 4
-_AFTER_ALL_RUNS = "~"
-Repeated = dict[str, tuple[tuple[frozenset[str], frozenset[str]], pa.Table]]
-"""By view: the files and runs that were read, and the keys that occur more than once in them."""
 _BATCH_ROWS = 2048
 """Rows of a record batch: a row may hold the pixels of an image."""
 
@@ -51,11 +53,13 @@ class LakeReader:
         as_of: datetime | None = None,
         *,
         memory_mb: int = PLANNING_MB,
-        repeated: Repeated | None = None,
+        rivals: Rivals | None = None,
+        copies: Copies | None = None,
     ) -> None:
         """``memory_mb`` bounds DuckDB; what does not fit spills to a private temporary folder.
 
-        Readers of one lake may share what they found out in ``repeated``.
+        Readers of one lake may share what they found out in ``rivals``, and ``copies`` of what lies
+        in a store; without those, files are read where they lie.
 
         Not all that a query holds can spill. One that fails for want of memory is run again with
         more, up to half of what is free.
@@ -73,10 +77,14 @@ class LakeReader:
         self._memory_mb = memory_mb
         self._snapshots: dict[str, TableSnapshot] = {}
         self._runs: dict[str, RunRow] | None = None
-        self._repeated: Repeated = {} if repeated is None else repeated
+        self._rivals, self._copies = rivals or Rivals(), copies
 
     def published(self) -> frozenset[str]:
         """The runs whose rows are visible."""
+        return self._published
+
+    @cached_property
+    def _published(self) -> frozenset[str]:
         published = (one for one in self.runs().values() if one.state == RunState.PUBLISHED)
         return frozenset(one.run_id for one in published)
 
@@ -151,17 +159,29 @@ class LakeReader:
 
     @contextmanager
     def batches(
-        self, sql: str, parameters: Mapping[str, Any] | None = None
+        self, sql: str, parameters: Mapping[str, Any] | None = None, rows: int = _BATCH_ROWS
     ) -> Iterator[pa.RecordBatchReader]:
-        """Like `query`, a batch of rows at a time, for results of any size.
+        """Like `query`, up to ``rows`` rows at a time, for results of any size.
 
-        What was handed out can't be taken back, so the memory is not raised here.
+        What was handed out can't be taken back, so the memory is raised only where there is too
+        little of it for the first batch.
 
         Raises:
             QueryError: as `query` does.
         """
-        with self._relation(sql, parameters, self._memory_mb) as relation:
-            yield relation.to_arrow_reader(_BATCH_ROWS)
+        memory_mb = self._memory_mb
+        while True:
+            with self._relation(sql, parameters, memory_mb) as relation:
+                try:
+                    reader = relation.to_arrow_reader(rows)
+                    first = list(islice(reader, 1))
+                except duckdb.OutOfMemoryException:
+                    if memory_mb * _MORE_MEMORY > spare_mb():
+                        raise
+                    memory_mb *= _MORE_MEMORY
+                    continue
+                yield pa.RecordBatchReader.from_batches(reader.schema, chain(first, reader))
+                return
 
     def locate(
         self, table: str, partition: Mapping[str, str], image_ids: pa.ChunkedArray
@@ -172,23 +192,7 @@ class LakeReader:
         ``bytes`` (the file's size over its rows). Only the ids are read.
         """
         files = [one for one in self.files(table) if one.partition == partition]
-        code_of = {one.path: code for code, one in enumerate(files)}
-        ids: list[pa.Array] = [pa.array([], pa.string())]
-        codes: list[pa.Array] = [pa.array([], pa.int32())]
-        if files:
-            visible = pd.field("run_id").isin(pa.array(sorted(self.published()), pa.string()))
-            wanted = pd.field("image_id").isin(image_ids.combine_chunks())
-            dataset = self._snapshot(table).dataset(files)
-            for part in dataset.scanner(["image_id"], filter=visible & wanted).scan_batches():
-                code = pa.scalar(code_of[part.fragment.path], pa.int32())
-                ids.append(part.record_batch["image_id"])
-                codes.append(pa.repeat(code, part.record_batch.num_rows))
-        code = pa.concat_arrays(codes)
-        paths = pa.array([f"tables/{table}/{one.path}" for one in files], pa.string())
-        sizes = pa.array([one.bytes // max(one.rows or 1, 1) for one in files], pa.int64())
-        places = pa.DictionaryArray.from_arrays(code, paths)
-        columns = {"image_id": pa.concat_arrays(ids), table: places, "bytes": sizes.take(code)}
-        return pa.table(columns)
+        return locate(self._snapshot(table), files, self.published(), image_ids)
 
     @contextmanager
     def _relation(
@@ -210,9 +214,8 @@ class LakeReader:
             duckdb.connect(config=_settings(spill, memory_mb)) as connection,
         ):
             connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-            if self.storage.local_path is not None:
-                paths = [self._path(name, file) for name in tables for file in self.files(name)]
-                connection.execute(f"SET allowed_paths = {literal(paths)}")
+            paths = [one for name in tables for one in self._paths(name, self.files(name)) or ()]
+            connection.execute(f"SET allowed_paths = {literal(paths)}")
             connection.execute("SET enable_external_access = false")
             runs = pa.array(sorted(self.published()), pa.string())
             connection.register(_PUBLISHED, pa.table({"run_id": runs}))
@@ -225,23 +228,10 @@ class LakeReader:
             yield connection
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, view: View) -> None:
-        if view.prepare:
-            shown = self._shown(view)
-            if view.name not in self._repeated or self._repeated[view.name][0] != shown:
-                found = connection.sql(view.prepare).to_arrow_table()
-                self._repeated[view.name] = shown, found
-            connection.register("_found", self._repeated[view.name][1])
-            connection.execute(f"CREATE TABLE _repeated_{view.name} AS SELECT * FROM _found")
+        if view.hashes:
+            files = [one for name in named(view.hashes) for one in self.files(name)]
+            self._rivals.put(connection, view, files, self.published())
         connection.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
-
-    def _shown(self, view: View) -> tuple[frozenset[str], frozenset[str]]:
-        """What the rows depend on that a view's preparation reads: files, and runs within them."""
-        files = [one for name in named(view.prepare) for one in self.files(name)]
-        merged = [one for one in files if one.run_id is None]
-        # Run ids begin with their time: a run later than all in merged files is in none of them.
-        last = max((one.last_run or _AFTER_ALL_RUNS for one in merged), default="")
-        runs = frozenset(run for run in self.published() if run <= last)
-        return frozenset(one.path for one in files), runs
 
     def _snapshot(self, table: str) -> TableSnapshot:
         if table != "runs":
@@ -250,8 +240,11 @@ class LakeReader:
             self._snapshots[table] = TableSnapshot(self.storage, table)
         return self._snapshots[table]
 
-    def _path(self, table: str, file: LakeFile) -> str:
-        return f"{self.storage.delta_uri(table)}/{file.path}"
+    def _paths(self, table: str, files: Sequence[LakeFile]) -> list[str] | None:
+        """Where files of a table lie on this machine's disk; nothing if they do not."""
+        if self.storage.local_path is not None:
+            return [f"{self.storage.delta_uri(table)}/{file.path}" for file in files]
+        return None if self._copies is None else self._copies.of(table, files)
 
     def _is_plain(self, table: str, file: LakeFile) -> bool:
         """Whether every row of a visible file is visible; a compacted one may hold others."""
@@ -285,10 +278,10 @@ class LakeReader:
         files: Sequence[LakeFile],
         name: str,
     ) -> str:
-        if self.storage.local_path is None:
+        paths = self._paths(table, files)
+        if paths is None:
             connection.register(name, self._snapshot(table).dataset(files))
             return f'"{name}"'
-        paths = [self._path(table, file) for file in files]
         # A folder `site=7` above the lake must not become a column: partitions come from the log.
         return f"read_parquet({literal(paths)}, hive_partitioning = false)"
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,11 +11,13 @@ import pyarrow as pa
 from cluster.lake.bundles import bundle_folder, parse_reference, put_bundle
 from cluster.lake.commit import TableVersions, read_versions, states_written
 from cluster.lake.committing import abandon, close, commit_run
+from cluster.lake.copies import Copies
 from cluster.lake.layout import LAKE_FILE, new_run_id, open_prefix, plan_path
 from cluster.lake.leases import Lease, hold, require_atomic
-from cluster.lake.reader import LakeReader, Repeated
+from cluster.lake.reader import LakeReader
+from cluster.lake.rivals import Rivals
 from cluster.lake.runs import LakeRun, write_plan
-from cluster.sources import list_source, read_source
+from cluster.sources import list_batches, list_source, read_source
 from cluster.storage import Storage, open_storage, peek_storage
 from schemas.errors import BundleError, LakeError
 from schemas.plan import Plan
@@ -38,7 +40,7 @@ class LakeStore:
         self._night = night
         self._snapshot: LakeReader | None = None
         self._answers: dict[str, pa.Table] = {}
-        self._repeated: Repeated = {}
+        self._rivals, self._copies = Rivals(), Copies(storage)
         self._leases: dict[tuple[str, ...], tuple[Lease, TableVersions]] = {}
 
     @staticmethod
@@ -92,6 +94,12 @@ class LakeStore:
             self._remember(asked, rows)
         return self._answers[asked]
 
+    def batches(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, rows: int
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Like `query`, up to ``rows`` rows at a time."""
+        return self._reader().batches(sql, parameters, rows)
+
     def _remember(self, asked: str, rows: pa.Table) -> None:
         """Keep an answer, and forget the oldest ones where that makes too much."""
         self._answers[asked] = rows
@@ -102,12 +110,15 @@ class LakeStore:
             held -= self._answers.pop(oldest).nbytes
 
     def _reader(self) -> LakeReader:
-        return self._snapshot or LakeReader(self.storage, repeated=self._repeated)
+        return self._snapshot or self._new_reader()
+
+    def _new_reader(self) -> LakeReader:
+        return LakeReader(self.storage, rivals=self._rivals, copies=self._copies)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all queries of the block see the lake as it stands at its first one."""
-        self._snapshot = LakeReader(self.storage, repeated=self._repeated)
+        self._snapshot = self._new_reader()
         try:
             yield
         finally:
@@ -194,6 +205,10 @@ class LakeStore:
     def list_source(self, uri: str) -> Iterable[SourceFile]:
         """The files of an archive, sorted by path."""
         return list_source(uri)
+
+    def list_batches(self, uri: str) -> Iterable[pa.RecordBatch]:
+        """Like `list_source`, thousands of files at a time; columns of `LISTING`."""
+        return list_batches(uri)
 
     def read_source(self, uri: str) -> bytes:
         """One file, such as a metadata CSV."""

@@ -12,7 +12,10 @@ from cluster.inline_pool import InlinePool
 from cluster.kinds import KINDS
 from cluster.lake.store import LakeStore
 from cluster.studies.together import TogetherPool
+from cluster.train import Listener
 from cluster.train_order import BoardLink, Noted
+from cluster.watching.logs import configure_logs, log_fields
+from cluster.watching.metrics import Ended
 from schemas.errors import CommitConflict, LakeError, LeaseHeld, RaywardError
 from schemas.protocols import Pool, Report
 from schemas.specs import JobSpec
@@ -55,8 +58,8 @@ class TrialNews:
 
     trial: str
     """The trial's text."""
-    noted: Noted
-    """Figures of an epoch of its training, or a word."""
+    noted: Noted | Ended
+    """Figures of an epoch of its training, a word, or a shard or training that is done."""
     epochs: int = 0
     """Epochs of that training at most."""
 
@@ -85,9 +88,9 @@ class TrialProcess:
         self._epochs = 0
         self._warnings: list[str] = []
         self._pool: Pool = (
-            InlinePool(place.lake, self._warnings.append, place.study, self._note)
+            InlinePool(place.lake, self._warnings.append, place.study, self._note, self._note)
             if place.world_size == 1
-            else TogetherPool(place.lake, place.study, self._hear, place.gpus)
+            else TogetherPool(place.lake, place.study, Listener(self._hear, self._note), place.gpus)
         )
 
     def run(self, trial: Trial) -> TrialEnd | Unready:
@@ -101,7 +104,9 @@ class TrialProcess:
             return Unready(_node(), _closed(self._place.lake, error))
         self._trial = trial.text
         self._warnings.clear()
-        reports = [self._do(job, store) for job in trial.jobs]
+        configure_logs()
+        with log_fields({"job": self._place.study, "trial": trial.text}):
+            reports = [self._do(job, store) for job in trial.jobs]
         limit = trial.jobs[0].max_reject_share
         return TrialEnd(
             seconds=time.perf_counter() - started_s,
@@ -141,7 +146,7 @@ class TrialProcess:
         else:
             self._note(noted)
 
-    def _note(self, noted: Noted) -> None:
+    def _note(self, noted: Noted | Ended) -> None:
         self._place.board.note(TrialNews(self._trial, noted, self._epochs))
 
 

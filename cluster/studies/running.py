@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from cluster.lake.store import LakeStore
 from cluster.progress import Progress, duration
@@ -14,11 +15,15 @@ from cluster.studies.planning import key, plan_study
 from cluster.studies.process import TrialEnd, Workplace
 from cluster.studies.watching import Watch
 from cluster.train_order import open_board
+from cluster.watching.metrics import RunMetrics
 from schemas.errors import RaywardError
 from schemas.plan import Counts
 from schemas.protocols import Report
 from schemas.specs.study import StudySpec
 from schemas.studies import Trial, trials_of
+
+Note = Callable[[Trial, TrialEnd | RaywardError], str]
+"""Counts a trial that ended; returns what to tell of it."""
 
 
 @dataclass
@@ -83,13 +88,7 @@ def run_study(
             started_s = time.perf_counter()
             session.start()
             progress.start(study.name, len(trials), "trials", len(trials) - len(pending))
-            try:
-                for trial, end in _made(study, pending, store.root, progress):
-                    failed = isinstance(end, RaywardError)
-                    progress.advance(0 if failed else 1, 1 if failed else 0)
-                    progress.note(tally.note(trial, end))
-            finally:
-                progress.finish()
+            _make_all(study, pending, store.root, progress, tally.note)
             seconds["trials"] = time.perf_counter() - started_s
             if study.against is not None:
                 started_s = time.perf_counter()
@@ -109,19 +108,37 @@ def run_study(
     )
 
 
+def _make_all(
+    study: StudySpec, pending: list[Trial], lake: str, progress: Progress, note: Note
+) -> None:
+    """Make trials while the progress is shown, which ends with them; each is told as it ends."""
+    try:
+        for trial, end in _made(study, pending, lake, progress):
+            failed = isinstance(end, RaywardError)
+            progress.advance(0 if failed else 1, 1 if failed else 0)
+            progress.note(note(trial, end))
+    finally:
+        progress.finish()
+
+
 def _made(study: StudySpec, pending: list[Trial], lake: str, progress: Progress) -> Iterator[Ended]:
     """Make trials, those that train in one process each first."""
     by_size: dict[int, list[Trial]] = defaultdict(list)
     for trial in pending:
         by_size[trial.world_size].append(trial)
     board = open_board()
-    watch = Watch(board, progress.note)
+    watch = Watch(board, progress.note, metrics=partial(_metrics, study.name))
     try:
         for size in sorted(by_size):
             place = Workplace(lake, study.name, board, size, study.gpus_per_trial)
             yield from Crew(place, study.trials_at_once, watch).run(by_size[size])
     finally:
         board.remove()
+
+
+def _metrics(study: str, kind: str) -> RunMetrics:
+    """What records the metrics of one kind of the jobs of a study; a study has no run."""
+    return RunMetrics((kind, study, study), has_gpu=False)
 
 
 def _compare(study: StudySpec, store: LakeStore, progress: Progress, tally: _Tally) -> None:
@@ -131,10 +148,4 @@ def _compare(study: StudySpec, store: LakeStore, progress: Progress, tally: _Tal
     if not pending:
         return
     progress.start(study.name, len(pending), "comparisons")
-    try:
-        for comparison, end in _made(study, pending, store.root, progress):
-            failed = isinstance(end, RaywardError)
-            progress.advance(0 if failed else 1, 1 if failed else 0)
-            progress.note(tally.note_comparison(comparison, end))
-    finally:
-        progress.finish()
+    _make_all(study, pending, store.root, progress, tally.note_comparison)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from cluster.pool import RayPool
 from cluster.progress import Progress
 from cluster.ray_session import RaySession
-from cluster.train import Tell, train_and_tell
+from cluster.train import Listener, train_and_tell
 from cluster.train_order import GPUS
 from schemas.protocols import Run
 from schemas.specs.base import Execution
@@ -18,9 +18,9 @@ from schemas.specs.base import Execution
 class TogetherPool:
     """Implements `schemas.protocols.Pool` on the Ray that runs already."""
 
-    def __init__(self, lake: str, experiment: str, tell: Tell, gpus: float) -> None:
-        """``tell`` hears of epochs and warnings; ``gpus`` are those of each training process."""
-        self._lake, self._tell = lake, tell
+    def __init__(self, lake: str, experiment: str, listener: Listener, gpus: float) -> None:
+        """``listener`` is told of trainings; ``gpus`` are those of each training process."""
+        self._lake, self._listener = lake, listener
         self._stated = {"experiment": experiment, GPUS: gpus}
         self._pool = RayPool(lake, RaySession(), Progress(StringIO(), quiet=True))
 
@@ -34,7 +34,8 @@ class TogetherPool:
 
     def train(self, run: Run, config: Mapping[str, Any], workers: int) -> Mapping[str, bytes]:
         """Train with ``workers`` processes; returns the files of the finished training."""
-        return train_and_tell(self._lake, run, {**config, **self._stated}, workers, self._tell)
+        stated = {**config, **self._stated}
+        return train_and_tell(self._lake, run, stated, workers, self._listener)
 
     def measure_drift(
         self, scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]

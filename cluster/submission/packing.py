@@ -9,10 +9,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pathspec import GitIgnoreSpec
 
 from cluster.lake.layout import LAKE_FILE
+from cluster.submission.leftovers import Left, LeftOut, Rule, count_left
 from cluster.submission.withheld import NEVER, holds_token, is_picture
 from schemas.errors import UsageError
 
@@ -21,8 +23,9 @@ LIMIT = 100 * 2**20
 LARGE = 2**20
 """Files from this size on are told of before they go."""
 _SHOWN = 5
-_RAY_IGNORE = ".rayignore"
-_IGNORE_FILES = (".gitignore", _RAY_IGNORE)
+_IGNORE_FILES: Mapping[str, Rule] = MappingProxyType(
+    {".gitignore": Rule.GIT, ".rayignore": Rule.RAY}
+)
 _CACHE_MARK = "CACHEDIR.TAG"
 """A folder that holds this file is a cache (bford.info/cachedir)."""
 
@@ -43,6 +46,8 @@ class Package:
     file: Path
     bytes: int
     files: tuple[PackedFile, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """What stayed of the working directory, by rule."""
 
     @property
     def large(self) -> tuple[PackedFile, ...]:
@@ -75,7 +80,8 @@ def pack(
     """
     if not root.is_dir():
         raise UsageError("The working directory is no directory", got=str(root))
-    files = tuple(list_files(root, without))
+    found = list(_walk(root.resolve(), "", (), _resolved(without)))
+    files = tuple(one for one in found if isinstance(one, PackedFile))
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as package:
         for path, content in sorted(extra.items()):
             _add(package, path, content)
@@ -89,7 +95,8 @@ def pack(
     size = target.stat().st_size
     if size > limit:
         raise _too_large(root, files, limit)
-    return Package(target, size, files)
+    left = [one for one in found if isinstance(one, Left)]
+    return Package(target, size, files, count_left(left))
 
 
 def list_files(root: Path, without: Sequence[Path] = ()) -> Iterator[PackedFile]:
@@ -97,14 +104,19 @@ def list_files(root: Path, without: Sequence[Path] = ()) -> Iterator[PackedFile]
 
     Lakes, caches, secrets and images are left out wherever they lie.
     """
-    yield from _walk(root.resolve(), "", (), {one.resolve() for one in without})
+    found = _walk(root.resolve(), "", (), _resolved(without))
+    yield from (one for one in found if isinstance(one, PackedFile))
+
+
+def _resolved(without: Sequence[Path]) -> set[Path]:
+    return {one.resolve() for one in without}
 
 
 @dataclass(frozen=True)
-class Rule:
+class IgnoreFile:
     """An ignore file."""
 
-    name: str
+    rule: Rule
     below: str
     """The folder it stands in."""
     spec: GitIgnoreSpec
@@ -114,34 +126,53 @@ class Rule:
         return self.spec.check_file(path.removeprefix(self.below)).include
 
 
-Rules = tuple[Rule, ...]
+Rules = tuple[IgnoreFile, ...]
 """Ignore files from the root inwards."""
 
 
-def _walk(root: Path, below: str, rules: Rules, without: set[Path]) -> Iterator[PackedFile]:
+def _walk(root: Path, below: str, rules: Rules, without: set[Path]) -> Iterator[PackedFile | Left]:
     folder = root / below
     names = sorted(one.name for one in folder.iterdir())
     if below and (LAKE_FILE in names or _CACHE_MARK in names):
+        yield Left(folder, Rule.LAKES if LAKE_FILE in names else Rule.CACHES)
         return
     rules = (*rules, *_rules_in(folder, below, names))
     for name in names:
         path, place = f"{below}{name}", folder / name
-        if place.resolve() in without or (place.is_dir() and place.is_symlink()):
-            continue
-        if _is_ignored(f"{path}/" if place.is_dir() else path, rules):
-            continue
-        if place.is_dir():
+        rule = _rule_of(place, path, rules, without)
+        if rule is not None:
+            yield Left(place, rule)
+        elif place.is_dir():
             yield from _walk(root, f"{path}/", rules, without)
         elif not place.is_file():  # a socket, or a broken link
             continue
         elif _is_named(path, rules) or not is_picture(place):
             yield PackedFile(path, place.stat().st_size)
+        else:
+            yield Left(place, Rule.IMAGES)
+
+
+def _rule_of(place: Path, path: str, rules: Rules, without: set[Path]) -> Rule | None:
+    """What keeps a file or a folder here, whatever it holds; none if nothing does.
+
+    The innermost ignore file that says anything of a path decides.
+    """
+    if place.resolve() in without:
+        return Rule.NAMED
+    if place.is_dir():
+        if place.is_symlink():
+            return Rule.LINKS
+        path = f"{path}/"
+    if NEVER.match_file(path):
+        return Rule.NEVER
+    decided = _decision(path, rules)
+    return decided[0] if decided and decided[1] else None
 
 
 def _rules_in(folder: Path, below: str, names: Sequence[str]) -> Rules:
     return tuple(
-        Rule(name, below, GitIgnoreSpec.from_lines(_lines(folder / name)))
-        for name in _IGNORE_FILES
+        IgnoreFile(rule, below, GitIgnoreSpec.from_lines(_lines(folder / name)))
+        for name, rule in _IGNORE_FILES.items()
         if name in names
     )
 
@@ -150,19 +181,16 @@ def _lines(file: Path) -> list[str]:
     return file.read_text("utf-8", "replace").splitlines()
 
 
-def _is_ignored(path: str, rules: Rules) -> bool:
-    """Whether a path stays; the innermost ignore file that says anything of it decides."""
-    return NEVER.match_file(path) or _decision(path, rules) is True
-
-
 def _is_named(path: str, rules: Rules) -> bool:
     """Whether a `.rayignore` lets a path go by name; git's words are not about clusters."""
-    return _decision(path, tuple(one for one in rules if one.name == _RAY_IGNORE)) is False
+    decided = _decision(path, tuple(one for one in rules if one.rule is Rule.RAY))
+    return decided is not None and not decided[1]
 
 
-def _decision(path: str, rules: Rules) -> bool | None:
-    found = (rule.ignores(path) for rule in reversed(rules))
-    return next((one for one in found if one is not None), None)
+def _decision(path: str, rules: Rules) -> tuple[Rule, bool] | None:
+    """The ignore file that decides of a path, and whether it stays."""
+    found = ((one.rule, one.ignores(path)) for one in reversed(rules))
+    return next(((rule, stays) for rule, stays in found if stays is not None), None)
 
 
 def _add(package: zipfile.ZipFile, path: str, content: bytes) -> None:

@@ -13,11 +13,16 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.foreign import told
 from cluster.submission.witness import NodeAnswer, Question, look
+from schemas.errors import RaywardError
+from schemas.masking import masked
 
 QUESTION_FILE = ".rayward/question.json"
 MARK = "rayward-preflight "
 """How the line begins."""
+FAILED = "error: "
+"""How the line begins that says why there is none."""
 _PATIENCE_S = 120.0
 
 
@@ -52,10 +57,16 @@ def _entry(node: dict[str, Any], ref: "ray.ObjectRef[NodeAnswer]") -> dict[str, 
 
 
 def main() -> None:
-    """Ask, and print the answers."""
-    question = Question.from_dict(json.loads(Path(QUESTION_FILE).read_text()))
-    ray.init(log_to_driver=False)
-    sys.stdout.write(f"{MARK}{json.dumps(ask_all(question))}\n")
+    """Ask, and print the answers; of an error that is not ours only class and place."""
+    try:
+        question = Question.from_dict(json.loads(Path(QUESTION_FILE).read_text()))
+        ray.init(log_to_driver=False)
+        answers = ask_all(question)
+    except Exception as error:  # noqa: BLE001 - a traceback would show its message in the log
+        why = masked(str(error)) if isinstance(error, RaywardError) else told(error)
+        sys.stdout.write(f"{FAILED}{why}\n")
+        sys.exit(1)
+    sys.stdout.write(f"{MARK}{json.dumps(answers)}\n")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from cluster.nights.night import Night
 from cluster.runner import select
 from cluster.storage import Storage
 from cluster.submission.client import CHECK_NOTE, LAKE_NOTE, ORDER_NOTE, Cluster, JobOrder
+from cluster.submission.leftovers import LeftOut
 from cluster.submission.naming import SubmissionId, first_attempt, newest_attempt
 from cluster.submission.order import ORDER_FILE, Order, absolute, local_paths, settle_paths
 from cluster.submission.packing import Package, list_files, mebibytes, pack
 from cluster.submission.preflight import Needs, Node, check
-from cluster.submission.probe import MARK, QUESTION_FILE
+from cluster.submission.probe import FAILED, MARK, QUESTION_FILE
 from cluster.submission.record import driver_of, recorded_ids, recorded_order
 from cluster.submission.withheld import secret_files
 from cluster.submission.witness import Question, nonce_path, versions
@@ -175,9 +176,18 @@ def _packed(
             say(f"Package: {len(package.files):,} files, {mebibytes(package.bytes)}.")
             for one in package.large:
                 say(f"  large: {one.path}, {mebibytes(one.bytes)}")
+            for left in package.left_out:
+                say(f"  left out: {_told(left)}")
             yield _Packed(package, question, order)
     finally:
         store.storage.delete(nonce_path(question.nonce))
+
+
+def _told(left: LeftOut) -> str:
+    """What one rule kept here: ``12 files, 3.4 MiB: images``."""
+    more = "" if left.is_whole else " or more"
+    files = f"{left.files:,} {'file' if left.files == 1 else 'files'}"
+    return f"{files}{more}, {mebibytes(left.bytes)}: {left.rule}"
 
 
 def _left_out(wish: Wish) -> list[Path]:
@@ -244,7 +254,12 @@ def _unanswered(name: str, text: str) -> RunError | UsageError:
             remedy="start its nodes from Rayward's image, or name the right Python in "
             "RAYWARD_PYTHON where `ray start` runs",
         )
-    return RunError("The nodes could not be asked", remedy=f"see: rayward logs {name}")
+    told = [line.removeprefix(FAILED) for line in text.splitlines() if line.startswith(FAILED)]
+    return RunError(
+        "The nodes could not be asked",
+        got=told[-1] if told else "no answer",
+        remedy=f"see: rayward logs {name}",
+    )
 
 
 def _check_env(env: Mapping[str, str]) -> None:

@@ -87,6 +87,17 @@ class ShardFigures:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """Work that ended in another process, as the one counts it that records metrics."""
+
+    kind: str
+    """Of the job."""
+    done: int
+    """Inputs that ended with a result."""
+    figures: ShardFigures
+
+
+@dataclass(frozen=True)
 class Standing:
     """How a run stands, in numbers."""
 

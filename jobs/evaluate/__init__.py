@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.batch import run_batch
 from jobs.evaluate.asking import Question
 from jobs.evaluate.finding import columns_asked, find_rows, missing, usable
 from jobs.rows import digest_rows
-from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
+from jobs.whole import Whole, plan_whole, run_whole
+from schemas.plan import Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.evaluate import EvaluateSpec
 
@@ -28,24 +28,14 @@ def plan(spec: EvaluateSpec, store: Store) -> Plan:
         LeakError: if a model learned from what it would be evaluated on.
         SplitError: if the split has no such fold.
     """
-    question = Question.of(spec, store)
-    return _plan(question, store, find_rows(question, store))
+    return _plan(Question.of(spec, store), store)
 
 
 def run(spec: EvaluateSpec, pool: Pool, store: Store) -> Report:
     """Compute the figures, unless they are there already."""
     with store.snapshot():
         question = Question.of(spec, store)
-        stated = identity(question, usable(find_rows(question, store), question))
-    return run_batch(
-        spec,
-        # Read anew under the lease: another driver may have scored or split meanwhile.
-        lambda: _plan(question, store, find_rows(question, store)),
-        pool,
-        store,
-        key=question.key,
-        identity=stated,
-    )
+    return run_whole(spec, lambda: _plan(question, store), pool, store)
 
 
 def identity(question: Question, rows: pa.Table) -> Mapping[str, Any]:
@@ -57,33 +47,24 @@ def identity(question: Question, rows: pa.Table) -> Mapping[str, Any]:
     }
 
 
-def _plan(question: Question, store: Store, found: pa.Table) -> Plan:
-    spec, rows = question.spec, usable(found, question)
-    stated = identity(question, rows)
-    inputs = rows.drop_columns(["scored_by", "other_scored_by"])
+def _plan(question: Question, store: Store) -> Plan:
+    spec, found = question.spec, find_rows(question, store)
+    rows = usable(found, question)
     asked = fingerprint(question.content)
-    if _evaluated(store, question.key, asked, run_fingerprint(spec.kind, stated)):
-        counts, inputs = Counts(up_to_date=rows.num_rows), inputs.slice(0, 0)
-    else:
-        counts = Counts()
     facts = question.facts | missing(found, question)
     if spec.pictures and rows.num_rows:
         facts["pictures"] = question.pictures
-    return Plan(
-        kind=spec.kind,
-        name=spec.name,
+    whole = Whole(
         key=question.key,
-        identity=stated,
+        identity=identity(question, rows),
+        rows=rows.drop_columns(["scored_by", "other_scored_by"]),
         params=question.params | {"target": f"{store.root}/{question.pictures}"},
-        inputs=inputs,
-        # One shard: a resampled figure needs all images at once.
-        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
-        counts=counts,
         facts=facts | {_ASKED: asked},
     )
+    return plan_whole(spec, whole, known=_is_evaluated(store, whole, asked))
 
 
-def _evaluated(store: Store, owned: tuple[str, ...], asked: str, made_by: str) -> bool:
+def _is_evaluated(store: Store, whole: Whole, asked: str) -> bool:
     """Whether the newest answer to this question came from just these rows.
 
     Other questions about the same model and split (other parts, another seed) stand between.
@@ -91,6 +72,7 @@ def _evaluated(store: Store, owned: tuple[str, ...], asked: str, made_by: str) -
     newest = store.query(
         "SELECT fingerprint FROM runs WHERE kind = 'evaluate' AND key = $key "
         "AND state = 'published' AND facts ->> $fact = $asked ORDER BY recorded_at DESC LIMIT 1",
-        {"key": "/".join(owned), "fact": _ASKED, "asked": asked},
+        {"key": "/".join(whole.key), "fact": _ASKED, "asked": asked},
     )
+    made_by = run_fingerprint("evaluate", whole.identity)
     return bool(newest["fingerprint"].to_pylist() == [made_by])

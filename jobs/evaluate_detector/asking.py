@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.rows import detection_settings
+from jobs.bundles import detection_settings
 from schemas.bundle import DetectionSettings
 from schemas.errors import BundleError
 from schemas.naming import reference, segment

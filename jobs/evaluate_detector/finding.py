@@ -5,16 +5,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.annotated import MARKED, require_sources
 from jobs.evaluate_detector.asking import Question
 from jobs.learned import refuse_learned
 from jobs.rows import GROUP, LATEST_SPLITS, count_folds, require_split
-from schemas.errors import SourceError, SplitError
+from schemas.errors import SplitError
 from schemas.protocols import Store
-
-_SOURCES = """
-SELECT DISTINCT source FROM annotated_images
-WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
-"""
 
 _ROWS = f"""
 WITH places AS ({LATEST_SPLITS}),
@@ -22,14 +18,7 @@ scored AS (
     SELECT image_id, max(run_id) AS run_id FROM predictions
     WHERE model_id = $model_id GROUP BY image_id
 ),
-marked AS (
-    SELECT image_id, list({{
-        'category': category, 'x': x, 'y': y, 'w': w, 'h': h, 'area': coalesce(area, w * h),
-        'ignored': coalesce(iscrowd, false) OR source != $source
-    }} ORDER BY source != $source, x, y, w, h, category) AS marks
-    FROM current_annotations
-    WHERE list_contains($sources, source) AND w > 0 AND h > 0 GROUP BY image_id
-),
+marked AS ({MARKED}),
 detected AS (
     SELECT detections.image_id, list({{
         'category': category, 'score': score, 'x': x, 'y': y, 'w': w, 'h': h
@@ -68,7 +57,7 @@ def find_rows(question: Question, store: Store) -> pa.Table:
     else:
         count_folds(store, spec.dataset, spec.split, spec.fold)
     sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
-    _require_sources(question, store, sources)
+    require_sources(spec.dataset, sources, store)
     found = store.query(
         _ROWS,
         {
@@ -113,16 +102,3 @@ def missing(found: pa.Table) -> dict[str, Any]:
         "without a score": pc.and_(looked_at, pc.is_null(found["scored_by"])),
     }
     return {name: int(pc.sum(mask).as_py() or 0) for name, mask in counts.items()}
-
-
-def _require_sources(question: Question, store: Store, sources: list[str]) -> None:
-    dataset = question.spec.dataset
-    known = store.query(_SOURCES, {"dataset": dataset})["source"].to_pylist()
-    unknown = [one for one in sources if one not in known]
-    if unknown:
-        raise SourceError(
-            "No such source has annotated the data set",
-            where=dataset,
-            got=", ".join(unknown),
-            remedy=f"its sources: {', '.join(known) or 'none; annotate it with `kind: annotate`'}",
-        )

@@ -1,87 +1,113 @@
-"""The listing of an archive against the catalogue."""
+"""The listing of an archive against the catalogue, as it comes."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.ingest.catalogue import Catalogue, binary, flat, version_keys
+from jobs.ingest.catalogue import Catalogue, etag_keys, version_keys
+from jobs.ingest.keys import NOWHERE, Hasher, Index, Keys
+from jobs.ingest.names import encode
+from jobs.ingest.patterns import Patterns
 from jobs.ingest.roots import source_root
-from schemas.protocols import Store
+from schemas.errors import SourceError
+from schemas.protocols import LISTING, Store
 from schemas.specs.ingest import IngestSpec
 
-_CHUNK = 8_192
-"""Files of the listing that are held as Python objects at once."""
-_COLUMNS = {"uris": pa.binary(), "paths": pa.binary(), "sizes": pa.int64(), "etags": pa.string()}
-
-
-@dataclass(frozen=True)
-class Listing:
-    """An archive as it lies there now."""
-
-    uris: pa.Array
-    """Uris as bytes."""
-    paths: pa.Array
-    """Paths relative to the source, as bytes."""
-    sizes: pa.Array
-    etags: pa.Array
+_LISTED = LISTING.append(pa.field("catalogued", pa.int64()))
+"""Files of the listing, and the row of the catalogue of each, or null."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs between the listing and the catalogue."""
+    """What differs between the listing and the catalogue; tables have the columns of `_LISTED`."""
 
-    read: pa.Array
-    """Rows of the listing to read: new files and changed ones."""
-    unchanged: pa.Array
-    """Rows of the listing whose bytes are catalogued."""
+    read: pa.Table
+    """Files to read: new ones and changed ones."""
+    unchanged: pa.Table
+    """Files whose bytes are catalogued; none unless they were asked for."""
+    standing: pa.Table
+    """Files whose reject still stands; none unless they were asked for."""
+    unchanged_count: int
+    standing_count: int
     gone: pa.Array
     """Rows of the catalogue that are not listed."""
-    catalogued: pa.Array
-    """Row of the catalogue for each row of the listing, or null."""
-    standing: pa.Array
-    """Rows of the listing whose reject still stands."""
 
 
-def list_archive(spec: IngestSpec, store: Store) -> Listing:
-    """List the archive, without the metadata file."""
-    left_out = source_root(spec.metadata.file) if spec.metadata else None
-    files = iter(store.list_source(spec.source))
-    columns: dict[str, list[pa.Array]] = {name: [] for name in _COLUMNS}
-    while chunk := list(islice(files, _CHUNK)):
-        listed = [one for one in chunk if one.uri != left_out]
-        columns["uris"].append(binary([one.uri for one in listed]))
-        columns["paths"].append(binary([one.path for one in listed]))
-        columns["sizes"].append(pa.array([one.bytes for one in listed], pa.int64()))
-        columns["etags"].append(pa.array([one.etag for one in listed], pa.string()))
-    # One column after the other, so that no more than one stands in memory twice.
-    return Listing(
-        *(pa.concat_arrays([pa.array([], kind), *columns.pop(name)])
-          for name, kind in _COLUMNS.items())
-    )  # fmt: skip
+class Listing:
+    """The archive as it lies there now, without the metadata file and what patterns leave out."""
+
+    def __init__(self, spec: IngestSpec, store: Store) -> None:
+        self._spec, self._store = spec, store
+        self._patterns = Patterns(spec.include, spec.exclude)
+        self.left_out = 0
+        """Files that patterns left out so far."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Batches with the columns of `LISTING`.
+
+        Raises:
+            SourceError: if the patterns leave nothing.
+        """
+        spec, wanted = self._spec, 0
+        metadata_file = encode(source_root(spec.metadata.file)) if spec.metadata else b""
+        for every in self._store.list_batches(spec.source):
+            files = every.filter(pc.not_equal(every["uri"], metadata_file))
+            if self._patterns:
+                chosen = files.filter(self._patterns.wants(files["path"]))
+                self.left_out += files.num_rows - chosen.num_rows
+                files = chosen
+            wanted += files.num_rows
+            yield files
+        if self.left_out and not wanted:
+            raise SourceError(
+                "The patterns leave out every file of the source",
+                where=source_root(spec.source),
+                got=f"{self.left_out} files, none of them wanted",
+                remedy="check `include` and `exclude`: they are matched with paths relative to "
+                "`source`",
+            )
 
 
-def compare(listing: Listing, catalogue: Catalogue, rejected: pa.Array) -> Changes:
-    """Sort files by what happened to them since they were catalogued."""
-    at = pc.index_in(listing.uris, value_set=catalogue.uris)
-    same = pc.fill_null(pc.equal(listing.etags, flat(catalogue.rows["etag"].take(at))), False)
-    refused = _among(listing, rejected)
-    read = pc.invert(pc.or_(same, refused))
-    listed = np.zeros(len(catalogue.uris), np.bool_)
-    listed[at.drop_null().to_numpy()] = True
+def compare(
+    listing: Iterable[pa.RecordBatch],
+    catalogue: Catalogue,
+    rejected: Keys,
+    hasher: Hasher,
+    *,
+    keep_all: bool,
+) -> Changes:
+    """Sort files by what happened to them since they were catalogued.
+
+    Only files to read stay in memory; with ``keep_all`` the others too.
+    """
+    catalogued, refusals = Index(catalogue.keys), Index(rejected)
+    listed = np.zeros(len(catalogue), np.bool_)
+    parts: list[list[pa.RecordBatch]] = [[], [], []]
+    counts = np.zeros(3, np.int64)
+    for files in listing:
+        at = catalogued.find(hasher.keys(files["uri"]))
+        known = at != NOWHERE
+        listed[at[known]] = True
+        same = known.copy()
+        same[known] = catalogue.etags[at[known]] == etag_keys(hasher, files["etag"])[known]
+        refused = np.zeros(len(at), np.bool_)
+        if len(rejected):
+            versions = version_keys(hasher, files["uri"], files["etag"])
+            refused = (refusals.find(versions) != NOWHERE) & ~same
+        rows = files.append_column("catalogued", pa.array(at, mask=~known))
+        for number, chosen in enumerate((~(same | refused), same, refused)):
+            counts[number] += np.count_nonzero(chosen)
+            if chosen.any() and (keep_all or number == 0):
+                parts[number].append(rows.filter(pa.array(chosen)))
+    read, unchanged, standing = (pa.Table.from_batches(one, _LISTED) for one in parts)
     return Changes(
-        read=pc.indices_nonzero(read),
-        unchanged=pc.indices_nonzero(same),
-        gone=pc.indices_nonzero(pa.array(~listed)),
-        catalogued=at,
-        standing=pc.indices_nonzero(pc.and_not(refused, same)),
+        read=read,
+        unchanged=unchanged,
+        standing=standing,
+        unchanged_count=int(counts[1]),
+        standing_count=int(counts[2]),
+        gone=pa.array(np.flatnonzero(~listed)),
     )
-
-
-def _among(listing: Listing, rejected: pa.Array) -> pa.Array:
-    """Whether each file is rejected in the state in which it lies there."""
-    if not len(rejected):
-        return pa.repeat(pa.scalar(False), len(listing.uris))
-    return pc.is_in(version_keys(listing.uris, listing.etags), value_set=rejected)

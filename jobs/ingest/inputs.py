@@ -7,17 +7,18 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.ingest.catalogue import FACTS, Catalogue, decode, flat, read_known
-from jobs.ingest.comparing import Changes, Listing
+from jobs.ingest.catalogue import FACTS, Catalogue
+from jobs.ingest.comparing import Changes
+from jobs.ingest.keys import Hasher
+from jobs.ingest.known import ROWS, KnownFiles, read_known
 from jobs.ingest.metadata import Metadata, read_metadata
+from jobs.ingest.names import decode
 from schemas.protocols import Store
 from schemas.specs.ingest import IngestSpec
 from schemas.tables import TABLES
 from workers.ingest_actions import FACTS as CORRECT
 from workers.ingest_actions import GONE, READ
 from workers.pseudonyms import Pseudonymizer
-
-_KNOWN = [field for field in TABLES["images"].schema if field.name != "run_id"]
 
 INPUTS = pa.schema(
     [
@@ -28,7 +29,7 @@ INPUTS = pa.schema(
         pa.field("action", pa.string()),
         pa.field("identifiers", pa.list_(pa.string())),
         *(TABLES["images"].schema.field(name).remove_metadata() for name in FACTS),
-        pa.field("known", pa.list_(pa.struct(_KNOWN))),
+        pa.field("known", ROWS),
     ]
 )
 """Columns of the plan's inputs, one row a file.
@@ -48,8 +49,8 @@ class InputMaker:
     store: Store
     dataset: str
     pseudonymizer: Pseudonymizer
+    hasher: Hasher
     metadata_file: bytes | None
-    listing: Listing
     catalogue: Catalogue
     changes: Changes
 
@@ -59,37 +60,32 @@ class InputMaker:
         Metadata is evaluated for the files to read; with ``check_facts`` also for all that did
         not change, to find those whose facts are to be corrected.
         """
-        reads, unchanged = self.changes.read, self.changes.unchanged
-        if not check_facts:
-            unchanged = unchanged.slice(0, 0)
-        looked_at = pa.concat_arrays([reads, unchanged])
+        read, unchanged = self.changes.read, self.changes.unchanged
         metadata = read_metadata(
             self.spec,
-            self._paths(looked_at),
+            _paths(pa.concat_tables([read, unchanged])),
             self.metadata_file,
             # Only when all files are looked at can be said which rows of the file have none.
-            others=self._paths(self.changes.standing) if check_facts else None,
+            others=_paths(self.changes.standing) if check_facts else None,
         )
         given = self._given(metadata)
-        corrected, facts = self._corrections(given.slice(len(reads)), unchanged)
-        parts = [
-            self._listed(READ, reads, given.slice(0, len(reads))),
-            self._listed(CORRECT, corrected, facts),
-            self._gone(),
-        ]
-        catalogued = pa.concat_arrays(
-            [
-                self.changes.catalogued.take(reads),
-                self.changes.catalogued.take(corrected),
-                self.changes.gone.cast(self.changes.catalogued.type),
-            ]
+        corrected, facts = self._corrections(given.slice(read.num_rows), unchanged)
+        catalogued = [flat(files["catalogued"]) for files in (read, corrected)]
+        known = read_known(
+            self.store,
+            self.dataset,
+            self.catalogue,
+            pa.concat_arrays([*catalogued, self.changes.gone]),
+            self.pseudonymizer,
+            self.hasher,
         )
-        known = self._known(flat(self.catalogue.rows["uri"].take(catalogued)))
-        table = pa.concat_tables(parts).append_column("known", known)
+        parts = [
+            self._listed(READ, read, given.slice(0, read.num_rows)),
+            self._listed(CORRECT, corrected, facts),
+            self._gone(known),
+        ]
+        table = pa.concat_tables(parts).append_column("known", known.rows)
         return table.select(INPUTS.names).cast(INPUTS), metadata.findings
-
-    def _paths(self, at: pa.Array) -> list[str]:
-        return [decode(path) for path in self.listing.paths.take(at).to_pylist()]
 
     def _given(self, metadata: Metadata) -> pa.Table:
         """Given facts by column of `images`, and the sealed identifiers behind them."""
@@ -105,15 +101,15 @@ class InputMaker:
         columns["identifiers"] = pa.array(tokens, pa.list_(pa.string()))
         return pa.table(columns)
 
-    def _corrections(self, given: pa.Table, unchanged: pa.Array) -> tuple[pa.Array, pa.Table]:
-        """Rows of the listing whose facts differ, and the facts they shall have.
+    def _corrections(self, given: pa.Table, unchanged: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Files of the listing whose facts differ, and the facts they shall have.
 
         What a DICOM header or an archive's arrays said stays where metadata is silent. Other
         formats have no other source, so a value taken out of the metadata goes away.
         """
-        if not len(unchanged):
+        if not unchanged.num_rows or self.catalogue.facts is None:
             return unchanged, given
-        was = self.catalogue.rows.take(self.changes.catalogued.take(unchanged)).combine_chunks()
+        was = self.catalogue.facts.take(unchanged["catalogued"])
         is_dicom = pc.equal(flat(was["format"]), "dicom")
         is_npz = pc.equal(flat(was["format"]), "npz")
         differs = pa.array([False] * given.num_rows, pa.bool_())
@@ -132,48 +128,42 @@ class InputMaker:
         at = pc.indices_nonzero(differs)
         return unchanged.take(at), pa.table(shall).take(at)
 
-    def _listed(self, action: str, at: pa.Array, facts: pa.Table) -> pa.Table:
+    def _listed(self, action: str, files: pa.Table, facts: pa.Table) -> pa.Table:
         """Rows for files of the listing."""
-        sizes = self.listing.sizes.take(at)
         # A file beyond the limit is rejected by its size alone.
-        reads = pc.and_(action == READ, pc.less_equal(sizes, self.spec.max_bytes))
+        reads = pc.and_(action == READ, pc.less_equal(files["bytes"], self.spec.max_bytes))
         columns = {
-            "uri": self._sealed(self.listing.uris.take(at)),
-            "etag": self.listing.etags.take(at),
-            "bytes": sizes,
+            "uri": self._sealed(files["uri"]),
+            "etag": files["etag"],
+            "bytes": files["bytes"],
             "read": reads,
         }
         return _fill(columns | {name: facts[name] for name in facts.column_names}, action)
 
-    def _gone(self) -> pa.Table:
-        """Rows for files of the catalogue that are not listed."""
-        at = self.changes.gone
+    def _gone(self, known: KnownFiles) -> pa.Table:
+        """Rows for files of the catalogue that are not listed, the last of those known."""
+        count = len(self.changes.gone)
+        first = len(known.uris) - count
         columns = {
-            "uri": self._sealed(self.catalogue.uris.take(at)),
-            "etag": flat(self.catalogue.rows["etag"].take(at)),
-            "bytes": pa.array([0] * len(at), pa.int64()),
-            "read": pa.array([False] * len(at), pa.bool_()),
+            "uri": self._sealed(known.uris.slice(first)),
+            "etag": known.etags.slice(first),
+            "bytes": pa.array([0] * count, pa.int64()),
+            "read": pa.array([False] * count, pa.bool_()),
         }
         return _fill(columns, GONE)
 
-    def _sealed(self, uris: pa.Array) -> pa.Array:
-        return pa.array([self.pseudonymizer.seal(decode(one)) for one in uris.to_pylist()])
+    def _sealed(self, uris: pa.Array | pa.ChunkedArray) -> pa.Array:
+        sealed = [self.pseudonymizer.seal(decode(one)) for one in uris.to_pylist()]
+        return pa.array(sealed, pa.string())
 
-    def _known(self, uris: pa.Array) -> pa.Array:
-        """For each catalogued uri (or null) the list of its present rows, as structs."""
-        wanted = uris.drop_null()
-        if not len(wanted):
-            return pa.nulls(len(uris), INPUTS.field("known").type)
-        names = [field.name for field in _KNOWN]
-        rows = read_known(self.store, self.dataset, wanted).select(names).cast(pa.schema(_KNOWN))
-        # Rows come sorted by uri, so those of a file are one stretch, as run lengths tell.
-        runs = pc.run_end_encode(flat(rows["uri"]))
-        columns = [flat(rows[name]) for name in names]
-        lists = pa.ListArray.from_arrays(
-            pa.concat_arrays([pa.array([0], pa.int32()), runs.run_ends]),
-            pa.StructArray.from_arrays(columns, fields=_KNOWN),
-        )
-        return lists.take(pc.index_in(uris, value_set=runs.values))
+
+def _paths(files: pa.Table) -> list[str]:
+    return [decode(path) for path in files["path"].to_pylist()]
+
+
+def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array."""
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _map(values: pa.Array | pa.ChunkedArray, function: Callable[[str], str]) -> pa.Array:

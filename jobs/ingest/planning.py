@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.ingest.catalogue import read_catalogue, read_rejected
-from jobs.ingest.comparing import Changes, compare, list_archive
+from jobs.ingest.comparing import Changes, Listing, compare
 from jobs.ingest.inputs import InputMaker
+from jobs.ingest.keys import Hasher
 from jobs.ingest.roots import source_root
 from schemas.errors import VanishedShareError
 from schemas.plan import Counts, Plan, fingerprint, run_fingerprint, shard_bounds
@@ -50,17 +51,17 @@ def make_plan(
     dataset, root, subject = spec.dataset, source_root(spec.source), _subject(spec)
     ident = identity(spec, content, pseudonymizer.check)
     check_facts = _is_new_definition(store, spec, ident)
-    catalogue = read_catalogue(store, dataset, root, pseudonymizer, with_facts=check_facts)
-    rejected = pa.array([], pa.binary())
+    hasher = Hasher()
+    catalogue = read_catalogue(store, dataset, root, pseudonymizer, hasher, with_facts=check_facts)
+    rejected = hasher.keys(pa.array([], pa.binary()))
     if not spec.retry_rejects:
-        rejected = read_rejected(store, subject, sorted(TRANSIENT), pseudonymizer)
-    # After the queries: what they took is free again when the listing needs it.
-    listing = list_archive(spec, store)
-    changes = compare(listing, catalogue, rejected)
-    _check_vanished(spec, root, len(changes.gone), len(catalogue.uris))
-    maker = InputMaker(spec, store, dataset, pseudonymizer, content, listing, catalogue, changes)
+        rejected = read_rejected(store, subject, sorted(TRANSIENT), pseudonymizer, hasher)
+    listing = Listing(spec, store)
+    changes = compare(listing, catalogue, rejected, hasher, keep_all=check_facts)
+    _check_vanished(spec, root, len(changes.gone), len(catalogue))
+    maker = InputMaker(spec, store, dataset, pseudonymizer, hasher, content, catalogue, changes)
     rows, oddities = maker.make(check_facts=check_facts)
-    corrected = rows.num_rows - len(changes.read) - len(changes.gone)
+    corrected = rows.num_rows - changes.read.num_rows - len(changes.gone)
     wanted = pc.if_else(rows["read"], rows["bytes"], 0).to_pylist()
     return Plan(
         kind=spec.kind,
@@ -72,8 +73,8 @@ def make_plan(
         bounds=shard_bounds(
             wanted, images=spec.execution.shard_images, max_bytes=spec.execution.shard_bytes
         ),
-        counts=Counts(up_to_date=len(changes.unchanged) - corrected + len(changes.standing)),
-        facts=_findings(changes, corrected, oddities),
+        counts=Counts(up_to_date=changes.unchanged_count - corrected + changes.standing_count),
+        facts=_findings(changes, corrected, {"left out by pattern": listing.left_out, **oddities}),
         unit="files",
     )
 
@@ -84,8 +85,8 @@ def _check_vanished(spec: IngestSpec, root: str, gone: int, catalogued: int) -> 
             "Most of the catalogued files are gone at once",
             where=root,
             got=f"{gone} of {catalogued} gone, at most {spec.max_gone_share:.0%} may be",
-            remedy="check that the archive is mounted whole; if the files are gone for good, run "
-            "once with `max_gone_share: 1`",
+            remedy="check that the archive is mounted whole; if the files are gone for good, or "
+            "left out by patterns as they should be, run once with `max_gone_share: 1`",
         )
 
 
@@ -131,14 +132,14 @@ def _params(
     }
 
 
-def _findings(changes: Changes, corrected: int, metadata: Mapping[str, int]) -> dict[str, int]:
-    changed = len(changes.catalogued.take(changes.read).drop_null())
+def _findings(changes: Changes, corrected: int, others: Mapping[str, int]) -> dict[str, int]:
+    changed = len(changes.read["catalogued"].drop_null())
     found = {
-        "new files": len(changes.read) - changed,
+        "new files": changes.read.num_rows - changed,
         "changed files": changed,
         "corrected metadata": corrected,
         "gone files": len(changes.gone),
-        "standing rejects": len(changes.standing),
-        **metadata,
+        "standing rejects": changes.standing_count,
+        **others,
     }
     return {label: count for label, count in found.items() if count}

@@ -6,28 +6,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import (
-    GROUP,
-    ROLES,
-    check_sites,
-    count_leaks,
-    newest_split_run,
-    resolve_folds,
-    split_parameters,
-)
+from jobs.corpora import Placed, read_placed
 from schemas.errors import SplitError
 from schemas.protocols import Store
 from schemas.specs.pretrain import PretrainSpec
 
-_ROWS = f"""
-WITH places AS ({ROLES})
-SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, places.part,
-    CASE WHEN images.label_conflict IS NULL THEN images.label END AS label, {GROUP} AS "group"
-FROM places JOIN current_images AS images ON images.image_id = places.image_id
-WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
-    AND (len(CAST($sites AS VARCHAR[])) = 0 OR list_contains($sites, images.site))
-ORDER BY places.image_id
-"""
+_COLUMNS = "CASE WHEN images.label_conflict IS NULL THEN images.label END AS label"
 
 
 @dataclass(frozen=True)
@@ -40,12 +24,7 @@ class Corpus:
     classes: tuple[str, ...]
     """Of the probe: the labels of the training part, sorted; none where parts train and val have no
     label in common."""
-    leaks: dict[str, int]
-    """Patients, images and groups of duplicates that stand in more than one part."""
-    folds: dict[str, int]
-    """The ``fold`` held out and the ``inner_fold`` watched; empty where parts are taken."""
-    split_run: str | None
-    """The newest run that gave places in the split."""
+    placed: Placed
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By part: ``images``, and those that serve the probe."""
@@ -68,13 +47,9 @@ def read_corpus(spec: PretrainSpec, store: Store) -> Corpus:
             allows it.
         SplitError: if train or val has no image, or none of a site, or the split has no such fold.
     """
-    folds = resolve_folds(spec, store)
-    wanted = split_parameters(spec, folds)
-    check_sites(spec, store, wanted)
-    rows = store.query(_ROWS, {**wanted, "sites": list(spec.sites)})
+    rows, placed = read_placed(spec, store, _COLUMNS)
     if spec.images == "labelled":
         rows = rows.filter(pc.is_valid(rows["label"]))
-    leaks = count_leaks(spec, store, wanted)
     images = Counter(rows["part"].to_pylist())
     missing = [part for part in ("train", "val") if not images[part]]
     if missing:
@@ -85,7 +60,7 @@ def read_corpus(spec: PretrainSpec, store: Store) -> Corpus:
             remedy="check the names of the data set and the split, or split with larger shares",
         )
     classes = _classes(rows) if spec.probe is not None else ()
-    return Corpus(rows, classes, leaks, folds, newest_split_run(spec, store))
+    return Corpus(rows, classes, placed)
 
 
 def _classes(rows: pa.Table) -> tuple[str, ...]:

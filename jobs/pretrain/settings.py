@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.settings import recipe_of, start_name
 from schemas.specs.pretrain import PretrainSpec
-from workers.pixels.steps import Recipe
 from workers.training.config import EVERY_BLOCK
 
 _USUAL_BATCH = 256
@@ -21,7 +21,7 @@ def training_config(spec: PretrainSpec, classes: tuple[str, ...]) -> dict[str, A
         probe = {"classes": list(classes), **spec.probe.model_dump(mode="json")}
     return {
         "architecture": spec.architecture,
-        "recipe": recipe_of(spec).to_dict(),
+        "recipe": recipe_of(spec.preprocess).to_dict(),
         "stages": [
             {
                 "epochs": spec.epochs,
@@ -31,7 +31,7 @@ def training_config(spec: PretrainSpec, classes: tuple[str, ...]) -> dict[str, A
         ],
         "batch": spec.batch_size,
         "seed": spec.seed,
-        "start": {"none": "none", "pretrained": "timm"}.get(spec.start, "checkpoint"),
+        "start": start_name(spec.start),
         "precision": spec.precision,
         "views": spec.views.model_dump(mode="json"),
         "probe": probe,
@@ -46,11 +46,6 @@ def training_config(spec: PretrainSpec, classes: tuple[str, ...]) -> dict[str, A
             "constant_part": "predictor",
         },
     }
-
-
-def recipe_of(spec: PretrainSpec) -> Recipe:
-    """The recipe that makes the pixels."""
-    return Recipe.from_dict(spec.preprocess.model_dump(mode="json"))
 
 
 def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.report.figures import Figure
-from jobs.report.tables import Cell, Row, StudyTable
+from jobs.report.cells import Cell, Row, StudyTable
+from jobs.report.outcomes import Figure
 from schemas.errors import BundleError
 from schemas.protocols import Store
 from schemas.specs.base import identity_of

@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from jobs.report.figures import Looks, Measured
-from jobs.report.tables import Cell, Choice, Row, StudyTable
+from jobs.report.cells import Cell, Choice, Row, StudyTable
+from jobs.report.figures import Looks
+from jobs.report.outcomes import Measured
 from schemas.specs.study import StudySpec
 
 GAP = "-"

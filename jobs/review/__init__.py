@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.batch import run_batch
 from jobs.review.finding import Reviewed, find_images
 from jobs.rows import digest_rows
+from jobs.whole import Whole, is_answered, plan_whole, run_whole
 from schemas.naming import segment
-from schemas.plan import Counts, Plan, run_fingerprint
+from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.review import ReviewSpec
 
@@ -27,21 +27,34 @@ def plan(spec: ReviewSpec, store: Store) -> Plan:
         SourceError: if no such source has annotated the data set.
         SplitError: if the split has no images.
     """
-    return _plan(spec, store, find_images(spec, store))
+    reviewed = find_images(spec, store)
+    folder = "/".join(("reports", "review", segment(spec.dataset), segment(spec.name)))
+    facts = dict(reviewed.facts)
+    if reviewed.rows.num_rows:
+        facts["files"] = f"{store.root}/{folder}"
+    whole = Whole(
+        key=key(spec),
+        identity=identity(spec, reviewed),
+        rows=reviewed.rows,
+        params={
+            "columns": {
+                "review": spec.name,
+                "dataset": spec.dataset,
+                "source": spec.annotations,
+            },
+            "classes": reviewed.classes,
+            "iou": spec.iou,
+            "limit": spec.limit,
+            "target": f"{store.root}/{folder}",
+        },
+        facts=facts,
+    )
+    return plan_whole(spec, whole, known=is_answered(spec, whole, store))
 
 
 def run(spec: ReviewSpec, pool: Pool, store: Store) -> Report:
     """Make the list, unless it is there already."""
-    with store.snapshot():
-        stated = identity(spec, find_images(spec, store))
-    return run_batch(
-        spec,
-        lambda: _plan(spec, store, find_images(spec, store)),
-        pool,
-        store,
-        key=key(spec),
-        identity=stated,
-    )
+    return run_whole(spec, lambda: plan(spec, store), pool, store)
 
 
 def key(spec: ReviewSpec) -> tuple[str, ...]:
@@ -57,37 +70,3 @@ def identity(spec: ReviewSpec, reviewed: Reviewed) -> Mapping[str, Any]:
         "models": [bundle["model_id"] for bundle in reviewed.bundles],
         "rows": digest_rows(reviewed.rows, _COLUMNS),
     }
-
-
-def _plan(spec: ReviewSpec, store: Store, reviewed: Reviewed) -> Plan:
-    stated = identity(spec, reviewed)
-    last = store.last_run(key(spec))
-    known = last is not None and last["fingerprint"] == run_fingerprint(spec.kind, stated)
-    rows = reviewed.rows
-    inputs = rows.slice(0, 0) if known else rows
-    folder = "/".join(("reports", "review", segment(spec.dataset), segment(spec.name)))
-    facts = dict(reviewed.facts)
-    if rows.num_rows:
-        facts["files"] = f"{store.root}/{folder}"
-    return Plan(
-        kind=spec.kind,
-        name=spec.name,
-        key=key(spec),
-        identity=stated,
-        params={
-            "columns": {
-                "review": spec.name,
-                "dataset": spec.dataset,
-                "source": spec.annotations,
-            },
-            "classes": reviewed.classes,
-            "iou": spec.iou,
-            "limit": spec.limit,
-            "target": f"{store.root}/{folder}",
-        },
-        inputs=inputs,
-        # One shard: a list is ranked over all images.
-        bounds=(0, inputs.num_rows) if inputs.num_rows else (),
-        counts=Counts(up_to_date=rows.num_rows) if known else Counts(),
-        facts=facts,
-    )

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.annotated import MARKED, require_sources
+from jobs.bundles import detection_settings
 from jobs.learned import met_images
-from jobs.rows import LATEST_SPLITS, detection_settings, require_split
-from schemas.errors import SourceError
+from jobs.rows import LATEST_SPLITS, require_split
 from schemas.naming import reference
 from schemas.protocols import Store
 from schemas.specs.review import ReviewSpec
@@ -27,14 +28,7 @@ WITH numbered AS (
         FROM current_images WHERE dataset = $dataset
     )
 ),
-marked AS (
-    SELECT image_id, list({{
-        'category': category, 'x': x, 'y': y, 'w': w, 'h': h, 'area': coalesce(area, w * h),
-        'ignored': coalesce(iscrowd, false) OR source != $source
-    }} ORDER BY source != $source, x, y, w, h, category) AS marks
-    FROM current_annotations
-    WHERE list_contains($sources, source) AND w > 0 AND h > 0 GROUP BY image_id
-)
+marked AS ({MARKED})
 SELECT numbered.* EXCLUDE (frame, frames),
     CASE WHEN frames > 1 THEN frame END AS frame, marked.marks
 FROM numbered JOIN ({LATEST_SPLITS}) AS places ON places.image_id = numbered.image_id
@@ -59,10 +53,6 @@ SELECT scored.image_id, list({{
 FROM scored LEFT JOIN (SELECT * FROM detections WHERE model_id = $model_id) AS seen
     ON seen.image_id = scored.image_id AND seen.run_id = scored.run_id
 GROUP BY scored.image_id
-"""
-_SOURCES = """
-SELECT DISTINCT source FROM annotated_images
-WHERE image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) ORDER BY source
 """
 
 
@@ -90,7 +80,7 @@ def find_images(spec: ReviewSpec, store: Store) -> Reviewed:
     """
     require_split(store, spec.dataset, spec.split, _PARTS)
     sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
-    _require_sources(spec, store, sources)
+    require_sources(spec.dataset, sources, store)
     bundles = [store.bundle(name) for name in spec.models]
     found: dict[str, list[dict[str, Any]]] = {}
     judged: dict[str, int] = {}
@@ -150,15 +140,3 @@ def _with_found(rows: pa.Table, found: Mapping[str, list[dict[str, Any]]]) -> pa
         .append_column("file_name", pa.array(names, pa.string()))
         .append_column("found", pa.array(boxes, pa.list_(_BOX)))
     )
-
-
-def _require_sources(spec: ReviewSpec, store: Store, sources: list[str]) -> None:
-    known = store.query(_SOURCES, {"dataset": spec.dataset})["source"].to_pylist()
-    unknown = [one for one in sources if one not in known]
-    if unknown:
-        raise SourceError(
-            "No such source has annotated the data set",
-            where=spec.dataset,
-            got=", ".join(unknown),
-            remedy=f"its sources: {', '.join(known) or 'none; annotate it with `kind: annotate`'}",
-        )

@@ -6,28 +6,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.rows import (
-    GROUP,
-    ROLES,
-    check_sites,
-    count_leaks,
-    newest_split_run,
-    resolve_folds,
-    split_parameters,
-)
+from jobs.corpora import Placed, read_placed
 from schemas.errors import SplitError, UsageError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
 
-_ROWS = f"""
-WITH places AS ({ROLES})
-SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, places.part,
-    images.label, images.label_conflict IS NOT NULL AS contradicted, {GROUP} AS "group"
-FROM places JOIN current_images AS images ON images.image_id = places.image_id
-WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
-    AND (len(CAST($sites AS VARCHAR[])) = 0 OR list_contains($sites, images.site))
-ORDER BY places.image_id
-"""
+_COLUMNS = "images.label, images.label_conflict IS NOT NULL AS contradicted"
 
 
 @dataclass(frozen=True)
@@ -41,12 +25,7 @@ class Corpus:
     """Images left out because their labels contradict each other."""
     unlabelled: int
     """Images left out because they have no label, or one that is none of the classes."""
-    leaks: dict[str, int]
-    """Patients, images and groups of duplicates that stand in more than one part."""
-    folds: dict[str, int]
-    """The ``fold`` held out and the ``inner_fold`` validated on; empty where parts are taken."""
-    split_run: str | None
-    """The newest run that gave places in the split: splitting again may move images."""
+    placed: Placed
 
     def label_counts(self) -> dict[str, dict[str, int]]:
         """Images by part and label."""
@@ -60,9 +39,6 @@ class Corpus:
 def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
     """Read the labelled images of parts train and val, of the spec's sites alone if it names some.
 
-    An image that lies under several uris has the site of the first uri that has one. Leaks are
-    looked for among the images of all sites.
-
     Raises:
         LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
             allows it.
@@ -70,19 +46,13 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
             val, or the split has no such fold.
         UsageError: if the spec's classes don't fit each other.
     """
-    folds = resolve_folds(spec, store)
-    wanted = split_parameters(spec, folds)
-    check_sites(spec, store, wanted)
-    found = store.query(_ROWS, {**wanted, "sites": list(spec.sites)})
-    leaks = count_leaks(spec, store, wanted)
+    found, placed = read_placed(spec, store, _COLUMNS)
     classes = _classes(spec, found)
     known = pc.is_in(found["label"], value_set=pa.array(classes, pa.string()))
     rows = found.filter(known).drop_columns(["contradicted"])
     contradicting = int(pc.sum(found["contradicted"]).as_py() or 0)
     unlabelled = found.num_rows - rows.num_rows - contradicting
-    corpus = Corpus(
-        rows, classes, contradicting, unlabelled, leaks, folds, newest_split_run(spec, store)
-    )
+    corpus = Corpus(rows, classes, contradicting, unlabelled, placed)
     _check_parts(spec, corpus)
     return corpus
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.learned import Start
+from jobs.starting import Start
 from schemas.errors import BundleError
 from schemas.protocols import Store
 from schemas.reasons import TRANSIENT

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from jobs.settings import optimisation_settings, recipe_of, stage_settings, start_name
 from schemas.specs.train import Stage, TrainSpec
-from workers.pixels.steps import Recipe
-from workers.training.config import EVERY_BLOCK, Augmentation, Optimisation, TrainConfig
+from workers.training.config import Augmentation, Optimisation, TrainConfig
 from workers.training.costs import check_costs
 
 
@@ -18,15 +18,15 @@ def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]
     """
     if spec.loss.name == "cost":
         check_costs(spec.loss.costs, classes)
-    optimizer, augment = spec.optimizer, spec.augment
+    augment = spec.augment
     return {
         "architecture": spec.architecture,
         "classes": list(classes),
-        "recipe": Recipe.from_dict(spec.preprocess.model_dump(mode="json")).to_dict(),
-        "stages": _stages(spec),
+        "recipe": recipe_of(spec.preprocess).to_dict(),
+        "stages": stage_settings(_stages(spec)),
         "batch": spec.batch_size,
         "seed": spec.seed,
-        "start": {"none": "none", "pretrained": "timm"}.get(spec.start, "checkpoint"),
+        "start": start_name(spec.start),
         "precision": spec.precision,
         "head": spec.head,
         "loss": spec.loss.model_dump(mode="json"),
@@ -35,14 +35,7 @@ def training_config(spec: TrainSpec, classes: tuple[str, ...]) -> dict[str, Any]
         "calibrate": spec.calibrate,
         "label_smoothing": spec.label_smoothing,
         "stop_after": spec.patience or 0,
-        "optimisation": {
-            "optimiser": optimizer.name,
-            "weight_decay": optimizer.weight_decay,
-            "momentum": optimizer.momentum,
-            "schedule": optimizer.schedule,
-            "warm_up_epochs": optimizer.warmup_epochs,
-            "clip_norm": optimizer.clip_norm or 0.0,
-        },
+        "optimisation": optimisation_settings(spec.optimizer),
         "augmentation": {
             "rotate_deg": augment.rotate_degrees,
             "translate": augment.translate,
@@ -97,19 +90,8 @@ def _active(
     return {name: one for name, one in stated.items() if name not in off or one != off[name]}
 
 
-def _stages(spec: TrainSpec) -> list[dict[str, Any]]:
-    stages = spec.stages or (
-        Stage(
-            epochs=spec.epochs,
-            unfrozen=spec.unfrozen,
-            learning_rate=spec.optimizer.learning_rate,
-        ),
+def _stages(spec: TrainSpec) -> tuple[Stage, ...]:
+    one = Stage(
+        epochs=spec.epochs, unfrozen=spec.unfrozen, learning_rate=spec.optimizer.learning_rate
     )
-    return [
-        {
-            "epochs": one.epochs,
-            "unfrozen": EVERY_BLOCK if one.unfrozen == "all" else one.unfrozen,
-            "learning_rate": one.learning_rate,
-        }
-        for one in stages
-    ]
+    return spec.stages or (one,)

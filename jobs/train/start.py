@@ -1,16 +1,20 @@
 """What a classifier's training may start from."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from jobs.learned import Start, find_start
+from jobs.settings import recipe_of
+from jobs.starting import (
+    Start,
+    check_architecture,
+    check_backbone,
+    find_start,
+    refuse_machine,
+)
 from schemas.errors import BundleError
 from schemas.protocols import Store
 from schemas.specs.train import TrainSpec
-from workers.pixels.steps import Recipe
-
-BACKBONES = ("classifier", "simsiam")
-"""Families whose weights are those of a network of timm."""
 
 
 def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> Start:
@@ -19,40 +23,18 @@ def resolve_start(spec: TrainSpec, store: Store, folds: Mapping[str, int]) -> St
     Raises:
         BundleError: if there is no such bundle, or it does not fit the training.
         LeakError: if it learned from images that this training is to be tested on; see
-            `jobs.learned.find_start`.
+            `jobs.starting.find_start`.
     """
-
-    def check(bundle: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> None:
-        _check_fit(spec, bundle, name, data)
-
-    return find_start(spec, store, folds, check)
+    return find_start(spec, store, folds, partial(_check_fit, spec))
 
 
 def _check_fit(
     spec: TrainSpec, bundle: Mapping[str, Any], name: str, data: Mapping[str, Any]
 ) -> None:
-    if bundle["family"] not in BACKBONES:
-        raise BundleError(
-            "The start bundle is no network of timm",
-            where=f"{name}, train.start",
-            got=bundle["family"],
-            remedy="start from a bundle that `kind: train` or `kind: pretrain` made",
-        )
-    if bundle["architecture"] != spec.architecture:
-        raise BundleError(
-            "The start bundle has another architecture",
-            where=f"{name}, train.architecture",
-            got=spec.architecture,
-            remedy=f"set `architecture: {bundle['architecture']}`, or start from another bundle",
-        )
-    if data.get("head") == "svm":
-        raise BundleError(
-            "The start bundle has a support vector machine on another bundle's network",
-            where=f"{name}, train.start",
-            got="head svm",
-            remedy=f"start from the network itself, `bundle:{data['start']['bundle']}`",
-        )
-    stated = Recipe.from_dict(spec.preprocess.model_dump(mode="json"))
+    check_backbone(bundle, name, spec.kind)
+    check_architecture(bundle, name, spec.kind, spec.architecture)
+    refuse_machine(data, name, spec.kind)
+    stated = recipe_of(spec.preprocess)
     its_own = spec.head == "svm" and "preprocess" in spec.model_fields_set
     if its_own and stated.hash != bundle["recipe"]:
         raise BundleError(

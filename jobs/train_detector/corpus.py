@@ -6,17 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from jobs.rows import (
-    GROUP,
-    ROLES,
-    check_sites,
-    count_leaks,
-    newest_split_run,
-    resolve_folds,
-    split_parameters,
-)
+from jobs.corpora import Placed, read_placed
 from schemas.errors import SplitError
 from schemas.protocols import Store
 from schemas.specs.train_detector import DetectorSpec
@@ -24,15 +15,9 @@ from schemas.specs.train_detector import DetectorSpec
 LESION = "lesion"
 """The one class that all categories are merged into."""
 
-_ROWS = f"""
-WITH places AS ({ROLES})
-SELECT places.image_id, images.uri, images.frame, images.etag, images.bytes, images.width,
-    images.height, places.part, {GROUP} AS "group",
+_COLUMNS = """
+    images.width, images.height,
     places.image_id IN (SELECT image_id FROM annotated_images WHERE source = $source) AS looked_at
-FROM places JOIN current_images AS images ON images.image_id = places.image_id
-WHERE images.dataset = $dataset AND places.part IN ('train', 'val')
-    AND (len(CAST($sites AS VARCHAR[])) = 0 OR list_contains($sites, images.site))
-ORDER BY places.image_id
 """
 
 _BOXES = """
@@ -62,12 +47,7 @@ class Corpus:
     classes: tuple[str, ...]
     unseen: int
     """Images left out because the source has not looked at them."""
-    leaks: dict[str, int]
-    """Patients, images and groups of duplicates that stand in more than one part."""
-    folds: dict[str, int]
-    """The ``fold`` held out and the ``inner_fold`` validated on; empty where parts are taken."""
-    split_run: str | None
-    """The newest run that gave places in the split."""
+    placed: Placed
     counts: dict[str, dict[str, int]]
     """By part: ``images``, those ``without a box``, and boxes by class."""
 
@@ -81,12 +61,7 @@ def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
         SplitError: if the split has no images, or none of a site, or no box of a class in train or
             none at all in val, or the split has no such fold.
     """
-    folds = resolve_folds(spec, store)
-    wanted = split_parameters(spec, folds)
-    check_sites(spec, store, wanted)
-    asked = {**wanted, "sites": list(spec.sites), "source": spec.annotations}
-    found = store.query(_ROWS, asked)
-    leaks = count_leaks(spec, store, wanted)
+    found, placed = read_placed(spec, store, _COLUMNS, {"source": spec.annotations})
     rows = found if spec.images == "all" else found.filter(found["looked_at"])
     sources = [spec.annotations, *([spec.ignored] if spec.ignored else [])]
     ids = rows["image_id"].to_pylist()
@@ -100,9 +75,7 @@ def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
         _with_marks(spec, rows.drop_columns(["looked_at"]), of_image, classes),
         classes,
         found.num_rows - rows.num_rows,
-        leaks,
-        folds,
-        newest_split_run(spec, store),
+        placed,
         counts={},
     )
     corpus.counts.update(_count(corpus))
@@ -197,8 +170,3 @@ def _check_parts(spec: DetectorSpec, corpus: Corpus) -> None:
                 '`rayward query "SELECT source, category, count(*) FROM current_annotations '
                 'GROUP BY 1, 2"`',
             )
-
-
-def count_groups(rows: pa.Table) -> int:
-    """How many patients, or groups of near-duplicates, the images are of."""
-    return int(pc.count_distinct(rows["group"]).as_py())

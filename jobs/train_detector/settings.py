@@ -3,34 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.settings import optimisation_settings, recipe_of, stage_settings, start_name
 from schemas.specs.train_detector import DetectorSpec
-from workers.pixels.steps import Recipe
-from workers.training.config import EVERY_BLOCK
 
 _USUAL_MOSAIC = {"centernet": 0.0, "yolox": 0.5}
 
 
 def training_config(spec: DetectorSpec, classes: tuple[str, ...]) -> dict[str, Any]:
     """The spec in the words of `workers.detection.config.DetectorConfig`."""
-    optimizer, augment = spec.optimizer, spec.augment
+    augment = spec.augment
     loss, final_loss = _losses(spec)
     mosaic = _USUAL_MOSAIC[spec.family] if augment.mosaic is None else augment.mosaic
     return {
         "family": spec.family,
         "architecture": spec.resolved_architecture,
         "classes": list(classes),
-        "recipe": recipe_of(spec).to_dict(),
-        "stages": [
-            {
-                "epochs": one.epochs,
-                "unfrozen": EVERY_BLOCK if one.unfrozen == "all" else one.unfrozen,
-                "learning_rate": one.learning_rate,
-            }
-            for one in spec.resolved_stages
-        ],
+        "recipe": recipe_of(spec.preprocess).to_dict(),
+        "stages": stage_settings(spec.resolved_stages),
+        "network": {"neck": spec.neck} if spec.family == "centernet" else {},
         "batch": spec.batch_size,
         "seed": spec.seed,
-        "start": {"none": "none", "pretrained": "timm"}.get(spec.start, "checkpoint"),
+        "start": start_name(spec.start),
         "precision": spec.precision,
         "loss": loss,
         "final_epochs": spec.resolved_final_epochs,
@@ -41,14 +34,7 @@ def training_config(spec: DetectorSpec, classes: tuple[str, ...]) -> dict[str, A
         "one_class": spec.one_class,
         "limit": spec.limit,
         "least_score": spec.least_score,
-        "optimisation": {
-            "optimiser": optimizer.name,
-            "weight_decay": optimizer.weight_decay,
-            "momentum": optimizer.momentum,
-            "schedule": optimizer.schedule,
-            "warm_up_epochs": optimizer.warmup_epochs,
-            "clip_norm": optimizer.clip_norm or 0.0,
-        },
+        "optimisation": optimisation_settings(spec.optimizer),
         "augmentation": {
             **augment.model_dump(mode="json"),
             "mosaic": mosaic,
@@ -68,11 +54,6 @@ def _losses(spec: DetectorSpec) -> tuple[dict[str, Any], dict[str, Any]]:
         "offset_weight": loss.offset_weight,
     }
     return options, {}
-
-
-def recipe_of(spec: DetectorSpec) -> Recipe:
-    """The recipe that makes the pixels."""
-    return Recipe.from_dict(spec.preprocess.model_dump(mode="json"))
 
 
 def training_identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What a detector's training may start from: a detector, or a network that is its backbone."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from jobs.learned import Start, find_start
+from jobs.starting import Start, check_architecture, find_start, refuse_machine
 from schemas.errors import BundleError
 from schemas.protocols import Store
 from schemas.specs.train_detector import DetectorSpec
@@ -18,13 +19,9 @@ def resolve_start(spec: DetectorSpec, store: Store, folds: Mapping[str, int]) ->
     Raises:
         BundleError: if there is no such bundle, or it does not fit the training.
         LeakError: if it learned from images that this training is to be tested on; see
-            `jobs.learned.find_start`.
+            `jobs.starting.find_start`.
     """
-
-    def check(bundle: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> None:
-        _check_fit(spec, bundle, name, data)
-
-    return find_start(spec, store, folds, check)
+    return find_start(spec, store, folds, partial(_check_fit, spec))
 
 
 def _check_fit(
@@ -45,17 +42,5 @@ def _check_fit(
             got=bundle["family"],
             remedy="start from a yolox bundle or from none, or set `family: centernet`",
         )
-    if bundle["architecture"] != spec.resolved_architecture:
-        raise BundleError(
-            "The start bundle has another architecture",
-            where=f"{name}, train_detector.architecture",
-            got=spec.resolved_architecture,
-            remedy=f"set `architecture: {bundle['architecture']}`, or start from another bundle",
-        )
-    if data.get("head") == "svm":
-        raise BundleError(
-            "The start bundle has a support vector machine on another bundle's network",
-            where=where,
-            got="head svm",
-            remedy=f"start from the network itself, `bundle:{data['start']['bundle']}`",
-        )
+    check_architecture(bundle, name, spec.kind, spec.resolved_architecture)
+    refuse_machine(data, name, spec.kind)

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from schemas.globs import Glob
 from schemas.specs.base import JobSpec, Name, Share, Spec
 
 METADATA_FIELDS = (
@@ -58,6 +59,12 @@ class IngestSpec(JobSpec):
     """Name of the data set in the lake; the job's name when not given."""
     source: str = Field(min_length=1)
     """Directory, or s3://bucket/prefix."""
+    include: tuple[Glob, ...] = ()
+    """Patterns, as `.gitignore` has them, of the files to catalogue: `*.dcm`, `/2026/`. Everything
+    when not given."""
+    exclude: tuple[Glob, ...] = ()
+    """Patterns of files to leave out nevertheless: `*_mask*`, `masks/`. They aren't read, and count
+    as gone if they were catalogued."""
     modality: str | None = None
     """DICOM modality of files that do not say: US, CT, CR, DX, MR ..."""
     fields: PathFields | None = None

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
+from schemas.specs.modelname import ModelName
 from schemas.specs.preprocessing import Preprocessing
 
 
@@ -51,7 +52,7 @@ class PretrainSpec(JobSpec):
     images: Literal["all", "labelled"] = "all"
     """All images of the split; or those only that have a label, where an archive keeps other
     pictures beside them, such as masks."""
-    model: Name
+    model: ModelName
     """Name of the bundle to make."""
     architecture: str = "resnet18"
     """A timm architecture."""

@@ -6,11 +6,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.grids import Loc, Point, label_of, labels_of, points, trial_name
-from schemas.metricnames import METRICS, OF_CLASSES
-from schemas.specs.base import JobSpec, Spec
+from schemas.specs.base import JobSpec
 from schemas.specs.evaluate import EvaluateSpec
+from schemas.specs.modelname import RESERVED
 from schemas.specs.nested import FieldsOf, Findings, check_fields, check_point
-from schemas.specs.score import ScoreSpec
+from schemas.specs.score import NIGHTLY, ScoreSpec
+from schemas.specs.study_table import (
+    HEAD,
+    METRIC,
+    SUBGROUP,
+    Table,
+    all_labels,
+    check_metric,
+    check_table,
+)
 from schemas.specs.train import Svm, TrainSpec
 
 _OF_EVERY_JOB = frozenset({"kind", "name", "max_reject_share", "retry_rejects", "execution"})
@@ -24,52 +33,10 @@ TrainFields = Annotated[dict[str, Any], FieldsOf(TrainSpec, NOT_TRAIN)]
 ScoreFields = Annotated[dict[str, Any], FieldsOf(ScoreSpec, NOT_SCORE)]
 EvaluateFields = Annotated[dict[str, Any], FieldsOf(EvaluateSpec, NOT_EVALUATE)]
 
-METRIC, HEAD, SUBGROUP = "metric", "head", "subgroup"
-P_VALUES = frozenset({"delong_p", "mcnemar_p"})
-"""Metrics of a comparison with another bundle."""
 SVM = "svm"
 """The head that is a support vector machine; ends its bundle's name."""
 _RESERVED = (METRIC, HEAD, SUBGROUP, "part", "trial", "study")
 """Words of tables that no axis may be called."""
-
-
-Statistic = Literal["mean", "median"]
-
-
-class Table(Spec):
-    """A table over a study's trials; what is neither row nor column is averaged over."""
-
-    name: str
-    """Its title."""
-    rows: tuple[str, ...] = Field(min_length=1)
-    """Axes whose values are the rows; the first groups those of the second."""
-    columns: tuple[str, ...] = (METRIC,)
-    """Axes whose values are the columns: those of the grid, `head`, `metric` for what `metrics`
-    names, and `subgroup` for all of the kind that the field names."""
-    metrics: dict[str, str] = Field(
-        default_factory=lambda: {"Accuracy": "accuracy", "AUC": "auc"}, min_length=1
-    )
-    """Column titles and the metrics they show: `auc`, or `recall/PNEUMONIA` for one class."""
-    where: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Axes of which only one value is shown."""
-    part: Literal["train", "val", "test"] = "test"
-    """Part the figures are of."""
-    subgroup: str = ""
-    """Subgroup the figures are of, as `site=A`; all images when empty. For the axis `subgroup`,
-    what the groups are by: `site`."""
-    mean_rows: bool = False
-    """Add the mean, or median, of each group of rows."""
-    statistic: Statistic = "mean"
-    """What stands for several trials: their mean, with the 95 % interval of Student's t, or their
-    median, with the smallest and the largest of them."""
-    difference: str | None = None
-    """An axis of two values among the columns: adds the second minus the first, of trials that are
-    alike in all else."""
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """All axes it shows."""
-        return (*self.rows, *self.columns)
 
 
 class StudySpec(JobSpec):
@@ -159,11 +126,10 @@ class StudySpec(JobSpec):
         _check_grid(self, findings)
         findings.raise_any(self.kind)
         _check_jobs(self, findings)
-        _check_metric(self, self.choose_by, ("choose_by",), findings)
+        check_metric(self, self.choose_by, ("choose_by",), findings)
         _check_against(self, findings)
         for place, table in enumerate(self.tables):
-            _check_table(self, table, ("tables", place), findings)
-            _check_p_values(self, table, ("tables", place), findings)
+            check_table(self, table, ("tables", place), findings)
         findings.raise_any(self.kind)
         return self
 
@@ -207,6 +173,8 @@ def _check_jobs(study: StudySpec, findings: Findings) -> None:
         if name in names:
             what = f"gives two bundles the name {name}: {names[name]}; {text}"
             findings.note(("grid",), what)
+        if name == NIGHTLY:
+            findings.note(("name",), RESERVED)
         names[name] = text
     own = {"model": "m", "dataset": "d"}
     check_fields(ScoreSpec, own, study.score, ("score",), findings)
@@ -226,8 +194,7 @@ def _check_against(study: StudySpec, findings: Findings) -> None:
         findings.note(("evaluate", "against"), what)
     if study.against == "best":
         return
-    axes = {name: labels_of(axis) for name, axis in study.grid.items()}
-    axes[HEAD] = list(study.heads)
+    axes = all_labels(study)
     if not study.against:
         findings.note(("against",), "names no label", axes)
     for axis, label in study.against.items():
@@ -235,86 +202,3 @@ def _check_against(study: StudySpec, findings: Findings) -> None:
             findings.note(("against", axis), "is no axis", axes)
         elif label_of(label) not in axes[axis]:
             findings.note(("against", axis), f"is no value of {axis}", axes[axis])
-
-
-def _check_p_values(study: StudySpec, table: Table, here: Loc, findings: Findings) -> None:
-    """Refuse to average what is no measure of anything once it is averaged."""
-    if not {one.partition("/")[0] for one in table.metrics.values()} & P_VALUES:
-        return
-    averaged = [
-        axis
-        for axis, labels in study.axes.items()
-        if len(labels) > 1 and axis not in (*table.axes, *table.where)
-    ]
-    if averaged:
-        what = f"would average p-values over {', '.join(averaged)}: let it be among rows, columns"
-        findings.note((*here, "metrics"), f"{what} or where")
-
-
-def _check_metric(study: StudySpec, metric: str, here: Loc, findings: Findings) -> None:
-    """Check a metric's name, and its class where the study says which there are."""
-    name, slash, category = metric.partition("/")
-    if name not in METRICS:
-        findings.note(here, "is no metric", METRICS)
-        return
-    classes = study.train.get("classes") or ()
-    if study.axes_setting(("classes",)) or not isinstance(classes, list | tuple):
-        classes = ()
-    if slash and classes and name in OF_CLASSES and category not in classes:
-        findings.note(here, "is of no class of the study", [f"{name}/{one}" for one in classes])
-
-
-def _check_table(study: StudySpec, table: Table, here: Loc, findings: Findings) -> None:
-    axes = {name: labels_of(axis) for name, axis in study.grid.items()}
-    axes[HEAD] = list(study.heads)
-    shown = [*((("rows", n), one) for n, one in enumerate(table.rows))]
-    shown += [*((("columns", n), one) for n, one in enumerate(table.columns))]
-    for place, axis in shown:
-        if axis not in (*axes, METRIC, SUBGROUP):
-            findings.note((*here, *place), "is no axis", [*axes, METRIC, SUBGROUP])
-        if table.axes.count(axis) > 1:
-            findings.note((*here, *place), "is shown twice")
-    for axis, label in table.where.items():
-        if axis not in axes:
-            findings.note((*here, "where", axis), "is no axis", axes)
-        elif label_of(label) not in axes[axis]:
-            findings.note((*here, "where", axis), f"is no value of {axis}", axes[axis])
-    _check_averages(study, table, axes, here, findings)
-    _check_figures(study, table, here, findings)
-
-
-def _check_averages(
-    study: StudySpec, table: Table, axes: Mapping[str, list[str]], here: Loc, findings: Findings
-) -> None:
-    """Refuse to average what answers different questions, and to subtract what are not two."""
-    if len(study.heads) > 1 and HEAD not in (*table.axes, *table.where):
-        what = "would average over heads: let `head` be among rows, columns or where"
-        findings.note((*here, "rows"), what)
-    for axis in study.axes_setting(("dataset", "split", "classes")):
-        if len(axes[axis]) > 1 and axis not in (*table.axes, *table.where):
-            what = f"would average over {axis}, whose figures are of other images: let it be among "
-            findings.note((*here, "rows"), f"{what}rows, columns or where")
-    if table.difference is not None:
-        pairs = [name for name, labels in axes.items() if len(labels) == 2]
-        if table.difference not in pairs:
-            findings.note((*here, "difference"), "is no axis of two values", pairs)
-        elif table.difference not in table.columns:
-            findings.note((*here, "difference"), "needs the axis among columns")
-
-
-def _check_figures(study: StudySpec, table: Table, here: Loc, findings: Findings) -> None:
-    """Check which figures a table shows, and of which groups."""
-    if table.mean_rows and table.rows[-1:] in ((METRIC,), (SUBGROUP,)):
-        what = f"takes means over the last axis of rows, and {table.rows[-1]} has none"
-        findings.note((*here, "mean_rows"), what)
-    if METRIC not in table.axes and len(table.metrics) > 1:
-        findings.note((*here, "metrics"), "are several: let `metric` be among rows or columns")
-    for title, metric in table.metrics.items():
-        _check_metric(study, metric, (*here, "metrics", title), findings)
-    attribute = table.subgroup.partition("=")[0]
-    if attribute and attribute not in study.evaluate.get("subgroups", ()):
-        what = f"is none that `evaluate` computes: add {attribute} to evaluate.subgroups"
-        findings.note((*here, "subgroup"), what)
-    if (SUBGROUP in table.axes) != bool(attribute and "=" not in table.subgroup):
-        what = "names one group (`site=A`), or what groups are by (`site`) if `subgroup` is an axis"
-        findings.note((*here, "subgroup"), what)

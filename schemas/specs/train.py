@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
+from schemas.specs.modelname import ModelName
 from schemas.specs.preprocessing import Preprocessing
 
 Depth = Literal["all"] | Annotated[int, Field(ge=0, le=5)]
@@ -139,7 +140,7 @@ class TrainSpec(JobSpec):
     trained on, the split's own test part never."""
     inner_fold: int | None = Field(default=None, ge=0)
     """Fold to validate on; the one after `fold` when not given."""
-    model: Name
+    model: ModelName
     """Name of the bundle to make."""
     architecture: str = "resnet18"
     """A timm architecture."""

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.specs.base import JobSpec, Name, Share, Spec
+from schemas.specs.modelname import ModelName
 from schemas.specs.preprocessing import Preprocessing
 from schemas.specs.train import Optimizer, Stage
 
@@ -92,13 +93,16 @@ class DetectorSpec(JobSpec):
     images: Literal["annotated", "all"] = "annotated"
     """Images that the source has looked at, with boxes or without; or all of the split, where those
     that the source does not name count as images without a box."""
-    model: Name
+    model: ModelName
     """Name of the bundle to make."""
     family: Literal["centernet", "yolox"] = "centernet"
     """The family of networks."""
     architecture: str | None = None
     """A timm backbone for centernet (resnet18 when not given); yolox-nano (when not given),
     yolox-tiny or yolox-s."""
+    neck: Literal["lateral", "plain"] = "lateral"
+    """CenterNet: whether its deconvolutions also get the backbone's earlier features of each
+    resolution, which small inputs need, or its last ones alone, as in the paper."""
     classes: tuple[str, ...] = ()
     """Categories to detect, in their order; all of the training part, sorted, when empty. Boxes of
     other categories are ignored regions."""
@@ -205,6 +209,8 @@ class DetectorSpec(JobSpec):
         if foreign:
             raise ValueError(f"loss.{foreign[0]} is of {_OF_FAMILY[foreign[0]]}: leave it out")
         if self.family == "yolox":
+            if "neck" in self.model_fields_set:
+                raise ValueError("neck is of centernet: leave it out")
             if self.architecture and not self.architecture.startswith("yolox-"):
                 raise ValueError(
                     "architecture of yolox is yolox-nano, yolox-tiny or yolox-s; backbones of timm "

@@ -68,7 +68,9 @@ def test_tables_and_views_are_listed_with_published_rows(lake: SmallLake) -> Non
         "quality": 2,
         "predictions": 2,
         "runs": 3,
+        "current_files": 3,
         "current_images": 2,
+        "current_quality": 2,
         "kept_images": 1,
     }
     assert (found["images"].kind, found["kept_images"].kind) == ("table", "view")

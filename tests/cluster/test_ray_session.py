@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ray_session.ray, "shutdown", lambda: None)
     # The real one would have this process's Ray ask for tokens in later tests too.
     monkeypatch.setattr(ray_session, "Config", FakeConfig)
+    monkeypatch.setattr(ray_session, "_wants_token", lambda _: True)
     return tmp_path
 
 
@@ -111,6 +114,69 @@ def test_a_cluster_beyond_this_machine_wants_a_token(
     token.chmod(0o600)
     ray_session.RaySession(address).start()
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_cluster_that_wants_no_token_is_shown_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t0ken")
+    monkeypatch.setattr(ray_session, "_wants_token", lambda _: False)
+    ray_session.RaySession("127.0.0.1:6379").start()
+    assert "RAY_AUTH_MODE" not in os.environ
+    with pytest.raises(UsageError, match="wants no token"):
+        ray_session.RaySession("10.0.0.7:6379").start()
+
+
+_CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+nodes = Cluster(initialize_head=True, head_node_args={
+    "num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27})
+print(nodes.address, flush=True)
+sys.stdin.read()
+nodes.shutdown()
+"""
+_DRIVER = """
+import os, ray, sys
+from cluster.ray_session import RaySession
+
+class Seen:
+    def seen(self):
+        return True
+
+session = RaySession(sys.argv[1])
+session.start()
+print("seen:", ray.get(ray.remote(Seen).remote().seen.remote()), os.environ.get("RAY_AUTH_MODE"))
+session.stop()
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "told"), [("token", "token"), ("disabled", "None")])
+def test_actors_run_on_clusters_with_a_token_and_without(mode: str, told: str) -> None:
+    # Ray's sockets lie below it, and their names are limited.
+    with tempfile.TemporaryDirectory(prefix="rayward-", ignore_cleanup_errors=True) as folder:
+        plain = {name: one for name, one in os.environ.items() if name != "RAY_AUTH_MODE"}
+        plain |= {"RAY_TMPDIR": folder, "RAY_AUTH_TOKEN": "t0ken" * 8}
+        nodes = subprocess.Popen(
+            [sys.executable, "-c", _CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=plain | {"RAY_AUTH_MODE": mode},
+        )
+        assert nodes.stdout is not None
+        driver = subprocess.run(
+            [sys.executable, "-c", _DRIVER, nodes.stdout.readline().strip()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=plain,
+        )
+        nodes.communicate("", timeout=60)
+    assert f"seen: True {told}" in driver.stdout, driver.stderr[-2000:]
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "localhost:6379"])

@@ -18,6 +18,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from cluster import torch_trainer
 from cluster.storage import open_storage
 from cluster.torch_trainer import TrainPlace, checkpoint_place, train
+from cluster.train_end import SPENT_FILE
 from cluster.train_here import train_here
 from cluster.train_task import TrainTask, task_of
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, parse_config
@@ -86,6 +87,9 @@ def test_two_workers_train_and_a_second_driver_finds_all_done(
     assert outcome["rejects"][0]["reason"] == "empty_file"
     assert [one["epoch"] for one in outcome["history"]] == [0, 1, 2]
     assert outcome["history"][-1]["auc"] > 0.8
+    spent = json.loads(files[SPENT_FILE])
+    # Of both workers and of the process that made the bundle.
+    assert 0 < spent["cpu_s"] < 200 and spent["wall_s"] > 0 and spent["gpu_s"] == 0
     (events,) = (tmp_path / "lake/reports/training/squares/whole").iterdir()
     assert events.stat().st_size > 1000
     again = _train(tmp_path, "whole", notes)

@@ -9,12 +9,14 @@ import psutil
 import pytest
 
 from cluster import train
+from cluster.lake.runs import FINISH, LakeRun
 from cluster.lake.store import LakeStore
 from cluster.pool import RayPool
 from cluster.progress import Progress
 from cluster.ray_session import RaySession
 from cluster.train import Shown, epochs_of
 from cluster.train_here import train_here
+from cluster.watching.metrics import ShardFigures, Standing
 from schemas.bundle import CONFIG_FILE, parse_config
 from schemas.plan import Plan
 from schemas.protocols import Run
@@ -86,6 +88,28 @@ class Kills(Shows):
                 process.kill()
 
 
+class Records:
+    """Stands in for the metrics of a run: writes down what the driver records."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[int, ShardFigures]] = []
+        self.deaths: list[str] = []
+        self.shown: list[Standing] = []
+
+    def __call__(self, labels: tuple[str, str, str], *, has_gpu: bool) -> "Records":
+        assert labels[:2] == ("train", "train") and not has_gpu
+        return self
+
+    def shard_ended(self, done: int, figures: ShardFigures) -> None:
+        self.ended.append((done, figures))
+
+    def died(self, cause: str) -> None:
+        self.deaths.append(cause)
+
+    def show(self, standing: Standing) -> None:
+        self.shown.append(standing)
+
+
 def _begin(store: LakeStore, folder: Path) -> Run:
     rows = squares(folder / "squares")
     plan = Plan(
@@ -106,7 +130,9 @@ def _begin(store: LakeStore, folder: Path) -> Run:
 def test_a_process_that_dies_while_it_trains_gets_a_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    records = Records()
     monkeypatch.setattr(train, "POLL_S", 0.05)
+    monkeypatch.setattr(train, "RunMetrics", records)
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
     shows = Kills()
     with (
@@ -115,7 +141,19 @@ def test_a_process_that_dies_while_it_trains_gets_a_successor(
     ):
         run = _begin(store, tmp_path)
         files = pool.train(run, run.plan.params, 1)
+        assert isinstance(run, LakeRun)
+        cost = run.receipts()[FINISH].cost
     assert len(shows.killed) == 1
+    assert records.deaths == ["process"]
+    ((done, figures),) = records.ended
+    assert done == run.plan.inputs.num_rows - 1 and figures.reasons == {"empty_file": 1}
+    # The time of the process that died counts for those who wait, and for nobody's cost.
+    assert 0 < figures.seconds["compute"] < figures.wall_s
+    assert cost is not None and 0 < cost.cpu_s < 100 and cost.gpu_s == 0
+    assert [(len(one.ages_s), one.left) for one in records.shown[:-1]] == [(1, 1)] * (
+        len(records.shown) - 1
+    )
+    assert records.shown[-1] == Standing((), 0, 0, 0)
     assert [one.partition(" of")[0] for one in shows.told if isinstance(one, str)] == [
         f"epoch {number}" for number in range(1, EPOCHS + 1)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.lake.bundles import bundle_folder
 from cluster.lake.store import LakeStore
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.bundle import CONFIG_FILE, BundleConfig, DetectionSettings
 from schemas.plan import ShardFunction
 from schemas.protocols import Run

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.lake.store import LakeStore
 from jobs import embed
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.errors import BundleError, RejectedImage, SplitError
 from schemas.plan import Blob, ShardResult
 from schemas.reasons import RejectReason

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from cluster.lake.store import LakeStore
 from cluster.shards import ShardProcess, ShardTask, encode_rows
 from jobs import evaluate
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.bundle import OperatingPoint
 from schemas.errors import BundleError, LeakError
 from schemas.plan import ShardResult

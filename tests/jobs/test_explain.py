@@ -13,7 +13,7 @@ from cluster.lake.store import LakeStore
 from cluster.shards import ShardProcess, ShardTask, encode_rows, finish_run
 from cluster.sources import local_etag
 from jobs import explain
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.bundle import OperatingPoint, parse_config
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution

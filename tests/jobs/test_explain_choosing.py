@@ -8,7 +8,7 @@ import pytest
 
 from cluster.lake.store import LakeStore
 from jobs import explain
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.errors import BundleError, QueryError, SplitError
 from schemas.specs.explain import ExplainSpec
 from tests.jobs.seeding import (

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, split, train
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.errors import LeakError, SplitError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.split import SplitSpec

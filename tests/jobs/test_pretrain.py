@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
 from jobs import pretrain, score, train
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from jobs.learned import learned_images
 from jobs.train_detector.start import resolve_start
 from schemas.bundle import CONFIG_FILE, OUTCOME_FILE, Preprocessing

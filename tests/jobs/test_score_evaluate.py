@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, score
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.errors import BundleError, SplitError
 from schemas.specs.evaluate import EvaluateSpec
 from schemas.specs.score import ScoreSpec

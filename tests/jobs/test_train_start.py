@@ -8,7 +8,7 @@ import pytest
 
 from cluster.lake.store import LakeStore
 from jobs import evaluate, train
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from jobs.learned import learned_images
 from jobs.train.features import PLATT_FOLDS
 from schemas.bundle import BundleConfig, Preprocessing, digest

@@ -12,7 +12,7 @@ from cluster.lake.runs import LakeRun
 from cluster.lake.store import LakeStore
 from cluster.works import measure_drift
 from jobs import score
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.plan import ShardResult
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution

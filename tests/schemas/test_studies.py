@@ -294,14 +294,17 @@ def test_each_mistake_of_a_comparison_is_told(tmp_path: Path, fields: str, said:
     assert any(one.startswith(said) for one in found), found
 
 
-def test_p_values_are_not_averaged(tmp_path: Path) -> None:
-    table = "{{name: t, rows: [{rows}], metrics: {{p: mcnemar_p}}, where: {{head: svm}}}}"
+@pytest.mark.parametrize("metric", ["mcnemar_p", "delong_p", "delong_patients_p/m@1"])
+def test_p_values_are_not_averaged(tmp_path: Path, metric: str) -> None:
+    shown = f"metrics: {{p: {metric}}}, where: {{head: svm}}"
     grid = "{seed: [1, 2], fold: [0, 1]}"
-    found = mistakes(tmp_path, job(grid, f"[{table.format(rows='seed')}]"))
+    found = mistakes(tmp_path, job(grid, f"[{{name: t, rows: [seed], {shown}}}]"))
     (one,) = found
     assert one.startswith("7: jobs.hand.tables[0].metrics: would average p-values over fold: let")
     path = tmp_path / "job.yaml"
-    path.write_text(job(grid, f"[{table.format(rows='seed, fold')}]") + "    against: best\n")
+    path.write_text(
+        job(grid, f"[{{name: t, rows: [seed, fold], {shown}}}]") + "    against: best\n"
+    )
     (made,) = load(path, env={}).jobs
     assert isinstance(made, StudySpec) and made.against == "best"
 
@@ -352,3 +355,39 @@ def test_the_schema_describes_the_fields_of_the_nested_kinds() -> None:
     assert rate is not None and rate["exclusiveMinimum"] == 0
     assert schema_at(schema, ("train", "model")) is None
     assert schema_at(schema, ("evaluate", "bootstrap")) is not None
+
+
+def test_every_kind_of_training_counts_among_what_makes_a_bundle(tmp_path: Path) -> None:
+    kinds = ("train", "pretrain", "train_detector, annotations: a")
+    trained = [f"  - {{kind: {one}, dataset: ct, split: s, model: m}}\n" for one in kinds]
+    found = mistakes(tmp_path, "lake: ./lake\njobs:\n" + "".join(trained))
+    assert [one.partition(";")[0] for one in found] == [
+        "4: jobs.pretrain.model: makes the bundle m, which train makes, too",
+        "5: jobs.train_detector.model: makes the bundle m, which train makes, too",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("job", "field"),
+    [
+        ("kind: train, dataset: ct, split: s, model: nightly", "train.model"),
+        (
+            "kind: train, dataset: ct, split: s, model: nightly, head: svm, start: 'bundle:m'",
+            "train.model",
+        ),
+        ("kind: pretrain, dataset: ct, split: s, model: nightly", "pretrain.model"),
+        (
+            "kind: train_detector, dataset: ct, split: s, annotations: a, model: nightly",
+            "train_detector.model",
+        ),
+        ("kind: study, name: nightly, train: {dataset: ct, split: s}, grid: {}", "nightly.name"),
+    ],
+)
+def test_no_bundle_is_called_what_stands_for_all_that_are_marked(
+    tmp_path: Path, job: str, field: str
+) -> None:
+    (found,) = mistakes(tmp_path, f"lake: ./lake\njobs:\n  - {{{job}}}\n")
+    assert found.startswith(
+        f"3: jobs.{field}: makes a bundle `nightly`, which in a score job stands for every bundle "
+        "that is marked for nights: give it another name; got nightly"
+    )

@@ -97,7 +97,7 @@ def make_bundle(
         architecture=config.architecture,
         num_classes=len(config.classes),
         label_names=config.classes,
-        model_args={"in_chans": preprocessing.channels},
+        model_args={"in_chans": preprocessing.channels, **config.network},
         model_id=make_detector_id(
             weights, config.architecture, config.classes, preprocessing, settings
         ),
@@ -131,7 +131,7 @@ def open_network(
     """
     family = family_of(config.family)
     channels = preprocessing.channels
-    network = family.build(config.architecture, len(config.classes), channels)
+    network = family.build(config.architecture, len(config.classes), channels, config.network)
     load_weights(network, weights)
     shapes = map_shapes(network, channels, preprocessing.size_px)
     settings = DetectionSettings(

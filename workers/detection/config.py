@@ -19,6 +19,8 @@ class DetectorConfig:
     """The pixel recipe as JSON values; its ``size`` and ``channels`` shape the input."""
     stages: tuple[Stage, ...]
     """At least one, in their order; their depth is that of the backbone: 0 freezes all of it."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """The family's options of its network; see its `build`."""
     batch: int = 16
     """Images per step over all workers."""
     seed: int = 0
@@ -63,7 +65,7 @@ class DetectorConfig:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         found = asdict(self)
-        for name in ("recipe", "loss", "final_loss"):
+        for name in ("recipe", "network", "loss", "final_loss"):
             found[name] = dict(found[name])
         return found
 

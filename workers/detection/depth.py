@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from schemas.errors import BundleError
-from workers.models.classifier.blocks import depth_setter
+from workers.models.blocks import depth_setter
 from workers.training.config import EVERY_BLOCK
 
 

@@ -47,12 +47,19 @@ class DetectorFamily(Protocol):
         """The side of the input must be a multiple of it."""
 
     def build(
-        self, architecture: str, classes: int, channels: int, *, pretrained: bool = False
+        self,
+        architecture: str,
+        classes: int,
+        channels: int,
+        options: Mapping[str, Any],
+        *,
+        pretrained: bool = False,
     ) -> nn.Module:
         """A network with random weights that maps normalised images (N, C, S, S) to `Maps`.
 
-        Its backbone is the submodule ``backbone``, whose names of weights are those of timm where
-        it is a network of timm.
+        ``options`` are what else shapes the family's network, by name; what is not given has a
+        default. Its backbone is the submodule ``backbone``, whose names of weights are those of
+        timm where it is a network of timm.
 
         Raises:
             BundleError: when the family has no such architecture.

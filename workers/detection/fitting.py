@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from schemas.bundle import Preprocessing
 from workers.detection.config import DetectorConfig
 from workers.detection.depth import backbone_depth_setter
 from workers.detection.examples import MarkedImages, MarkedReader
@@ -13,20 +12,16 @@ from workers.detection.families import family_of
 from workers.detection.feeding import epoch_batches
 from workers.detection.validating import ValidationPart, validate
 from workers.detection.weights import build_detector
-from workers.models.network import pretrained_statistics
 from workers.models.normalise import Normalised
+from workers.models.pixels import preprocessing_of
 from workers.prefetch import ahead
 from workers.training.context import TrainContext
 from workers.training.examples import Examples
 from workers.training.feeding import (
-    Caches,
     Fitted,
     Origin,
     Share,
-    Statistics,
     decode_threads,
-    for_channels,
-    measure_pixels,
     open_caches,
     pinned,
     share_of_epoch,
@@ -60,7 +55,7 @@ def fit_detector(
     reader = MarkedReader(examples, config.recipe, decode_threads(device))
     caches = open_caches(examples, reader, context, cache_bytes=cache_bytes, seed=config.seed)
     share = share_of_epoch(config.batch, caches.train, context)
-    preprocessing = _preprocessing(config, caches, device, origin.pixels)
+    preprocessing = preprocessing_of(config, caches.train, device, origin.pixels)
     images = MarkedImages(caches.train, reader)
     part = ValidationPart(MarkedImages(caches.val, reader), config, share.batch)
     loss = DetectionLoss(config)
@@ -124,18 +119,3 @@ def _settings(config: DetectorConfig) -> LoopSettings:
         ema_decay=config.ema_decay,
         ema_ramp=config.ema_ramp,
     )
-
-
-def _preprocessing(
-    config: DetectorConfig, caches: Caches, device: torch.device, start: Preprocessing | None
-) -> Preprocessing:
-    """Mean and standard deviation of the training pixels, or those the start weights know."""
-    known: Statistics
-    if config.start == "timm":
-        known = pretrained_statistics(config.architecture)
-    elif start is not None:
-        known = list(start.mean), list(start.std)
-    else:
-        known = measure_pixels(caches.train, device)
-    mean, std = for_channels(known, config.in_chans)
-    return Preprocessing(recipe=dict(config.recipe), mean=tuple(mean), std=tuple(std))

@@ -32,6 +32,7 @@ def build_detector(config: DetectorConfig, start: bytes | None = None) -> nn.Mod
         config.architecture,
         len(config.classes),
         config.in_chans,
+        config.network,
         pretrained=config.start == "timm",
     )
     if start is not None:

@@ -19,7 +19,7 @@ from workers.prefetch import ahead
 from workers.reading import Placed, Preparer
 from workers.scoring.forward import Batched, Outputs, slices
 from workers.scoring.outputs import find_usable, reject_unusable
-from workers.scoring.passing import check_planned, decode_ahead, reject_rows
+from workers.scoring.passing import check_planned, decode_ahead, reject_rows, scored_columns
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ class DetectorScorer:
             kept = [good[place] for place in np.flatnonzero(usable_N)]
             computed += [ids[row] for row, _ in kept]
             found += self._read(outputs_NR[usable_N], kept, [sizes[row] for row, _ in kept])
+        columns = scored_columns(self.config, self.backend, self.scored_at)
         return ShardResult(
             {
-                "predictions": prediction_rows(computed, self._scores(found), self._constants()),
+                "predictions": prediction_rows(computed, self._scores(found), columns),
                 "detections": detection_rows(computed, found, self.config),
                 "rejects": reject_rows(rows, rejects, stage="score", subject=self.config.model_id),
             },
@@ -101,14 +102,6 @@ class DetectorScorer:
         for scores_C, one in zip(scores_NC, found, strict=True):
             np.maximum.at(scores_C, one.categories_D, one.scores_D)
         return scores_NC
-
-    def _constants(self) -> dict[str, object]:
-        stamp = pa.scalar(self.scored_at).cast(pa.timestamp("us", tz="UTC")).as_py()
-        return {
-            "model_id": self.config.model_id,
-            "backend": self.backend,
-            "scored_at": stamp,
-        }
 
 
 def detection_rows(

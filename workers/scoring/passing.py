@@ -12,6 +12,7 @@ from schemas.errors import BundleError, RejectedImage
 from schemas.plan import Blob
 from schemas.rejects import reject_row
 from schemas.tables import rows_of
+from schemas.tables.columns import TIMESTAMP
 from workers.prefetch import ahead
 from workers.reading import Image, Preparer
 from workers.scoring.forward import Batched, Outputs, slices
@@ -98,6 +99,15 @@ def reject_rows(
 def decode_ahead(backend: str) -> int:
     """Batches to decode while a backend's device works on one."""
     return AHEAD if BACKENDS[backend].device == "cuda" else 0
+
+
+def scored_columns(config: BundleConfig, backend: str, scored_at: str) -> dict[str, object]:
+    """The columns of `predictions` that are equal in all rows; ``scored_at`` is ISO 8601 in UTC."""
+    return {
+        "model_id": config.model_id,
+        "backend": backend,
+        "scored_at": pa.scalar(scored_at).cast(TIMESTAMP).as_py(),
+    }
 
 
 def check_planned(

@@ -11,7 +11,7 @@ from schemas.bundle import BundleConfig
 from schemas.plan import Blob, ShardFunction, ShardResult
 from workers.models.classifier.outputs import prediction_rows, probabilities
 from workers.scoring.forward import Batched, Outputs
-from workers.scoring.passing import Passage, check_planned, decode_ahead
+from workers.scoring.passing import Passage, check_planned, decode_ahead, scored_columns
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Scorer:
         """Score the images of ``rows`` (columns ``image_id``, ``uri``, ``etag``, ``frame``)."""
         passed = Passage(self.config, self.network, "score", self.ahead)(rows, blobs)
         scores_NC = self._probabilities(passed.outputs)
-        predictions = prediction_rows(passed.image_ids, scores_NC, self._constants())
+        columns = scored_columns(self.config, self.backend, self.scored_at)
+        predictions = prediction_rows(passed.image_ids, scores_NC, columns)
         return ShardResult(
             {"predictions": predictions, "rejects": passed.rejects},
             done=len(passed.image_ids),
@@ -41,14 +42,6 @@ class Scorer:
         if not outputs:
             return np.zeros((0, len(self.config.classes)), np.float32)
         return probabilities(np.concatenate(outputs), self.config.calibration.temperature)
-
-    def _constants(self) -> dict[str, object]:
-        stamp = pa.scalar(self.scored_at).cast(pa.timestamp("us", tz="UTC")).as_py()
-        return {
-            "model_id": self.config.model_id,
-            "backend": self.backend,
-            "scored_at": stamp,
-        }
 
 
 def make_scorer(

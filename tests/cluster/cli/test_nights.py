@@ -10,7 +10,7 @@ import pytest
 from cluster.lake.decisions import RunStatus
 from cluster.lake.store import LakeStore
 from cluster.nights import notifying
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.protocols import Report
 from tests.cluster.cli.conftest import Call, FakeRunner
 from tests.cluster.nights.told import Told

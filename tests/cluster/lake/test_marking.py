@@ -7,7 +7,7 @@ import pytest
 from cluster.lake.decisions import list_runs
 from cluster.lake.marking import mark_nightly, marked_bundles
 from cluster.lake.store import LakeStore
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.errors import BundleError, LeaseHeld, UsageError
 from tests.jobs.seeding import bundle_config, image_id, seed
 

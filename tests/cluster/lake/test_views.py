@@ -264,6 +264,29 @@ def test_labels_of_any_number_of_classes(
     assert rows(lake, "latest_predictions", "label") == [{"label": label}]
 
 
+@pytest.mark.parametrize(
+    ("confidence", "scores", "label"),
+    [
+        (0.3, (0.1, 0.5), "yes"),
+        (0.5, (0.1, 0.5), "yes"),
+        (0.55, (0.1, 0.5), None),
+        (0.0, (0.0, 0.25), "yes"),
+        (0.0, (0.0, 0.0), None),  # without a box nothing was found, wherever the point lies
+        (None, (0.0, 0.0), None),
+    ],
+)
+def test_a_detector_has_a_label_where_a_box_reaches_its_operating_point(
+    lake: SmallLake, confidence: float | None, scores: tuple[float, ...], label: str | None
+) -> None:
+    stated = {"ap50": 0.9} if confidence is None else {"ap50": 0.9, "threshold": confidence}
+    lake.publish(
+        "r1",
+        models=[_model("m", 1, None, family="centernet", metrics=json.dumps(stated))],
+        predictions=[prediction("a", "m", *scores)],
+    )
+    assert rows(lake, "latest_predictions", "label") == [{"label": label}]
+
+
 def _current(found: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[Any, ...]]:
     """`current_images` by the letter: newest row of each place, present ones by content."""
     newest: dict[tuple[str, str, int], dict[str, Any]] = {}

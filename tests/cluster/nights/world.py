@@ -20,7 +20,7 @@ from cluster.nights.night import Night
 from cluster.nights.notifying import Notifier
 from cluster.nights.watching import watched
 from cluster.runner import Workplace, exit_code, work_through
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.bundle import (
     CONFIG_FILE,
     TORCH_FP32,

@@ -13,7 +13,7 @@ from cluster.ray_session import RaySession
 from cluster.studies import comparing, running
 from cluster.studies.comparing import open_comparisons
 from cluster.studies.process import TrialEnd
-from jobs.report.figures import Figure, Measured
+from jobs.report.outcomes import Figure, Measured
 from schemas.errors import BundleError
 from schemas.plan import Counts
 from schemas.protocols import Report

@@ -1,10 +1,13 @@
 """A process that makes trials: jobs in order, patience with others, what it tells."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster import inline_pool
@@ -13,8 +16,9 @@ from cluster.lake.store import LakeStore
 from cluster.studies import process, together
 from cluster.studies.process import TrialEnd, TrialNews, TrialProcess, Unready
 from cluster.studies.together import TogetherPool
+from cluster.watching.metrics import Ended, ShardFigures
 from schemas.errors import CommitConflict, LeaseHeld
-from schemas.plan import Counts
+from schemas.plan import Counts, Plan
 from schemas.protocols import Report
 from schemas.specs import JobSpec
 from schemas.studies import trials_of
@@ -66,7 +70,9 @@ def test_another_at_the_same_work_is_waited_for_as_long_as_it_is_alive(
 
     use(run, set())
     monkeypatch.setattr(process, "_PAUSE_S", 1.0)
-    monkeypatch.setattr(process.time, "sleep", sleep)
+    # Not `time.sleep` itself: threads of other tests may sleep as well.
+    clock = SimpleNamespace(sleep=sleep, perf_counter=time.perf_counter)
+    monkeypatch.setattr(process, "time", clock)
     place = workplace(store.root)
     end = TrialProcess(place).run(trials_of(study())[0])
     assert isinstance(end, TrialEnd) and end.worked == 3
@@ -111,10 +117,11 @@ def test_a_process_that_can_not_open_the_lake_says_so_and_begins_nothing(
     assert isinstance(end, TrialEnd) and ran == ["train", "score", "evaluate"]
 
 
-class Plan:
+class Begun:
     """As much of a run as its training looks at."""
 
     id = "r"
+    plan = Plan("train", "seed", (), {}, {}, pa.table({"x": [1, 2, 3]}), (0, 3))
 
 
 def test_a_trial_of_several_processes_is_tracked_under_its_study_and_tells_its_warnings(
@@ -122,17 +129,20 @@ def test_a_trial_of_several_processes_is_tracked_under_its_study_and_tells_its_w
 ) -> None:
     asked: list[Any] = []
 
-    def train(lake: str, run: Any, config: Any, workers: int, tell: Any) -> dict[str, bytes]:
+    end_of_training = Ended("train", 5, ShardFigures())
+
+    def train(lake: str, run: Any, config: Any, workers: int, told: Any) -> dict[str, bytes]:
         asked.append((run.id, config, workers))
-        tell({"epoch": 0.0, "auc": 0.5})
-        tell("figures can't be tracked in MLflow")
+        told.hear({"epoch": 0.0, "auc": 0.5})
+        told.hear("figures can't be tracked in MLflow")
+        told.ended(end_of_training)
         return {"model.safetensors": b""}
 
     monkeypatch.setattr(together, "train_and_tell", train)
 
     def run(job: JobSpec) -> Report:
         if job.kind == "train":
-            made._pool.train(Plan(), {"experiment": "mine", "training": {}}, 2)  # type: ignore[arg-type]
+            made._pool.train(Begun(), {"experiment": "mine", "training": {}}, 2)  # type: ignore[arg-type]
         return Report(job.kind, job.name, "published", counts=Counts(1))
 
     use(run, set())
@@ -145,7 +155,8 @@ def test_a_trial_of_several_processes_is_tracked_under_its_study_and_tells_its_w
     assert asked == [("r", stated, 2)]
     assert isinstance(end, TrialEnd) and end.warnings == ("figures can't be tracked in MLflow",)
     assert QuietBoard.fresh(place.board) == [  # type: ignore[arg-type]
-        TrialNews("seed=0", {"epoch": 0.0, "auc": 0.5}, 7)
+        TrialNews("seed=0", {"epoch": 0.0, "auc": 0.5}, 7),
+        TrialNews("seed=0", end_of_training, 7),
     ]
 
 
@@ -158,12 +169,8 @@ def test_epochs_and_warnings_of_a_trial_in_one_process_are_told(
         asked.append(config)
         note({"epoch": 2.0, "auc": 0.5})
         warn("no room")
-        return {}
+        return {"config.json": b"{}", "_outcome.json": b'{"rejects": [{"reason": "corrupt"}]}'}
 
-    class Begun(Plan):
-        plan = Plan()
-
-    Begun.plan.inputs = None  # type: ignore[attr-defined]
     monkeypatch.setattr(inline_pool, "train_here", train)
 
     def run(job: JobSpec) -> Report:
@@ -179,6 +186,7 @@ def test_epochs_and_warnings_of_a_trial_in_one_process_are_told(
     end = made.run(trials_of(study(train={"dataset": "d", "split": "p", "stages": stages}))[0])
     assert asked == [{"training": {}, "experiment": "s"}]
     assert isinstance(end, TrialEnd) and end.warnings == ("no room",)
-    assert QuietBoard.fresh(place.board) == [  # type: ignore[arg-type]
-        TrialNews("seed=0", {"epoch": 2.0, "auc": 0.5}, 7)
-    ]
+    first, last = QuietBoard.fresh(place.board)  # type: ignore[arg-type]
+    assert first == TrialNews("seed=0", {"epoch": 2.0, "auc": 0.5}, 7)
+    assert (last.noted.kind, last.noted.done) == ("train", 2)
+    assert last.noted.figures.reasons == {"corrupt": 1}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.submission.leftovers import Left, Rule, count_left
 from cluster.submission.packing import list_files, pack
 from cluster.submission.withheld import secret_files
 from schemas.errors import UsageError
@@ -183,6 +184,38 @@ def test_equal_contents_make_equal_bytes(tmp_path: Path) -> None:
         assert found.namelist() == ["z", "a.py", "b/c.py"]
         assert found.read("b/c.py") == b"x"
     assert packages[0].bytes == packages[0].file.stat().st_size
+
+
+def test_what_stays_is_counted_by_its_rule(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", "a.py", "scans/a.png", "b.dcm", "notes/c.jpg", content="1234")
+    make(root, ".gitignore", content="*.log\n/out/\n")
+    make(root, ".rayignore", content="*.csv\n!notes/c.jpg\n")
+    make(root, "x.log", "out/1", "out/deep/2", content="12")
+    make(root, "big.csv", "data/m.csv", "data/more/n", "lake/lake.json", content="123456")
+    make(root, ".git/HEAD", ".env", "cached/CACHEDIR.TAG", "cached/d", content="x" * 10)
+    (root / "linked").symlink_to(tmp_path)
+    package = pack(root, tmp_path / "p.zip", {}, without=[root / "data"])
+    assert {one.rule.name: (one.files, one.bytes) for one in package.left_out} == {
+        "IMAGES": (2, 8),
+        "GIT": (3, 6),
+        "RAY": (1, 6),
+        "NAMED": (2, 12),
+        "LAKES": (1, 6),
+        "NEVER": (2, 20),
+        "CACHES": (2, 20),
+        "LINKS": (1, 0),
+    }
+    sizes = [one.bytes for one in package.left_out]
+    assert sizes == sorted(sizes, reverse=True) and all(one.is_whole for one in package.left_out)
+    everything = {one.path for one in package.files}
+    assert everything == {".gitignore", ".rayignore", "a.py", "notes/c.jpg"}
+
+
+def test_a_large_archive_is_counted_in_part(tmp_path: Path) -> None:
+    make(tmp_path / "data", *(f"{number}" for number in range(5)), content="123")
+    left = [Left(tmp_path / "data", Rule.NAMED), Left(tmp_path / "data", Rule.LAKES)]
+    counted = {one.rule: (one.files, one.bytes, one.is_whole) for one in count_left(left, limit=4)}
+    assert counted == {Rule.NAMED: (4, 12, False), Rule.LAKES: (0, 0, False)}
 
 
 def test_large_files_are_told(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_a_job_file_is_packed_checked_and_submitted(wish: Wish) -> None:
     # The nonce is gone again.
     assert not list(Path(wish.here, "lake").rglob("_preflight/*"))
     assert any("1 nodes, 2 CPUs, 0 GPUs" in one for one in said)
+    named = "sources, targets and lakes of the job file, and files of secrets"
+    assert f"  left out: 3 files, 0.0 MiB: {named}" in said  # the image; lake.json, nonce
 
 
 def test_what_runs_already_is_attached_to(wish: Wish) -> None:
@@ -271,6 +273,10 @@ def test_a_cluster_without_rayward_is_told(wish: Wish, monkeypatch: pytest.Monke
     with pytest.raises(RunError, match="could not be asked") as failed:
         tell(wish, cluster)
     assert "secret" not in str(failed.value)
+    answer = "noise\nerror: ConnectionError at worker.py:7\n"
+    monkeypatch.setattr(cluster, "logs", lambda _: answer)
+    with pytest.raises(RunError, match=r"could not be asked: got ConnectionError at worker.py:7"):
+        tell(wish, cluster)
 
 
 def test_a_lake_that_is_not_here_is_none_for_a_cluster_elsewhere(wish: Wish) -> None:

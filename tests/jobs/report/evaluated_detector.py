@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.lake.store import LakeStore
-from jobs.batch import model_row
+from jobs.bundles import model_row
 from schemas.plan import Plan, ShardResult
 from schemas.protocols import Report
 from schemas.specs.base import JobSpec

@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.lake.store import LakeStore
+from jobs.report.cells import StudyTable
 from jobs.report.detectors import (
     Evaluated,
     all_tables,
@@ -13,7 +14,6 @@ from jobs.report.detectors import (
     precision_table,
     sensitivity_table,
 )
-from jobs.report.tables import StudyTable
 from jobs.report.text import comma_separated, markdown
 from tests.jobs.report.evaluated_detector import FIGURE_4B, NAMES, asked, open_evaluated
 

@@ -1,18 +1,14 @@
 """A study's figures as the lake has them: the newest of the newest bundle, and looks at test."""
 
-import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.lake.store import LakeStore
 from jobs.report.figures import Looks, looks, measured, trained_otherwise
-from schemas.plan import Plan, ShardResult
 from schemas.specs.study import StudySpec
 from schemas.studies import trials_of
-from schemas.tables import rows_of
+from tests.jobs.report.world import World, bundle, metric
 
 STUDY = StudySpec.model_validate(
     {
@@ -24,53 +20,14 @@ STUDY = StudySpec.model_validate(
 )
 
 
-class World:
-    """A lake to which runs are added by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = LakeStore.open(str(folder / "lake"), create=True)
-
-    def add(self, table: str, rows: list[dict[str, Any]]) -> None:
-        self.add_run("ingest", {"n": table}, {table: rows})
-
-    def add_run(
-        self, kind: str, spec: dict[str, Any], tables: dict[str, list[dict[str, Any]]]
-    ) -> None:
-        import pyarrow as pa
-
-        key = (kind, json.dumps(spec, sort_keys=True)[:40])
-        plan = Plan(kind, "x", key, {"at": str(tables)}, {}, pa.table({"i": ["1"]}), (0, 1))
-        with self.store.lease(key):
-            run = self.store.begin(plan, spec)
-            filled = {name: rows_of(name, rows) for name, rows in tables.items()}
-            run.record(run.pending()[0], ShardResult(filled, done=1, rejected=0))
-            self.store.commit(run, {})
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def bundle(name: str, version: int, model_id: str, **val: float) -> dict[str, Any]:
-    return {
-        "model_id": model_id,
-        "name": name,
-        "version": version,
-        "metrics": json.dumps({**val, "note": "text"}),
-        "created_at": datetime(2026, 11, 21, tzinfo=UTC) + timedelta(hours=version),
-    }
-
-
-def metric(trial: str, model_id: str, value: float, **more: Any) -> dict[str, Any]:
-    row = {"study": "s", "trial": trial, "part": "test", "subgroup": "", "model_id": model_id}
-    return row | {"metric": "auc", "value": value, "ci_low": 0.1, "ci_high": 0.9, "n": 5} | more
-
-
 def evaluated(world: World, number: int, *rows: dict[str, Any], **changes: Any) -> None:
     """An evaluation of one trial; ``changes`` are of what it asked."""
-    (job,) = trials_of(STUDY)[number].evaluations
-    world.add_run("evaluate", job.model_dump(mode="json") | changes, {"metrics": list(rows)})
+    world.evaluate(STUDY, number, *rows, **changes)
 
 
 def test_figures_are_the_newest_of_the_newest_bundle(world: World) -> None:
@@ -148,6 +105,10 @@ def test_every_look_at_the_test_part_counts(world: World) -> None:
     ):
         world.add_run("evaluate", asked | change, {})
     assert looks(STUDY, world.store) == [Looks("p", False, 3, 1)]
+    world.add_run("evaluate_detector", asked | {"study": "boxes"}, {})
+    world.add_run("evaluate_detector", asked | {"parts": ["val"]}, {})
+    world.add_run("review", asked, {})
+    assert looks(STUDY, world.store) == [Looks("p", False, 4, 1)]
     folded = STUDY.model_copy(update={"train": {**STUDY.train, "fold": 0}})
     assert looks(folded, world.store) == [Looks("p", True, 1, 1)]
     blind = STUDY.model_copy(update={"evaluate": {"parts": ["val"]}})

@@ -12,8 +12,10 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from jobs.report.figures import Figure, Looks, Measured
-from jobs.report.tables import Cell, StudyTable, make_table, summary_cell
+from jobs.report.cells import Cell, StudyTable, summary_cell
+from jobs.report.figures import Looks
+from jobs.report.outcomes import Figure, Measured
+from jobs.report.tables import make_table
 from jobs.report.text import cell_text, comma_separated, markdown, notes, study_notes
 from schemas.metricnames import METRICS
 from schemas.specs.study import StudySpec
@@ -389,3 +391,18 @@ def test_names_of_metrics_are_those_of_the_documents_and_of_what_is_computed() -
     }
     assert {name for name in METRICS if name not in told} == set()
     assert len(set(METRICS)) == len(METRICS)
+
+
+@pytest.mark.parametrize("metric", ["delong_p", "delong_patients_p", "mcnemar_p", "threshold"])
+def test_what_is_neither_good_nor_bad_has_no_best(metric: str) -> None:
+    shown = {"rows": ["net"], "metrics": {"M": metric, "Acc": "accuracy"}}
+    spec = study({"name": "t", **shown, "where": {"loss": "ce", "fold": 0}})
+    labelled = [
+        Measured(one.outcome, {**one.figures, ("test", "", metric): Figure(0.5, None, None)})
+        for one in found(spec)
+    ]
+    table = make_table(spec, spec.tables[0], labelled)
+    assert [[cell.is_best for cell in row.cells] for row in table.rows] == [
+        [False, False],
+        [False, True],
+    ]

@@ -166,7 +166,9 @@ def test_weights_of_a_classifier_or_a_detector_are_a_start() -> None:
     other = build_detector(replace(made, classes=("lesion",), seed=7))
     left = take_weights(other, safetensors.torch.save(dict(network.state_dict())))
     assert left == ("heat.2.weight", "heat.2.bias")
-    assert torch.equal(other.state_dict()["neck.0.weight"], network.state_dict()["neck.0.weight"])
+    assert torch.equal(
+        other.state_dict()["neck.up.0.0.weight"], network.state_dict()["neck.up.0.0.weight"]
+    )
     yolox = build_detector(config("yolox"))
     with pytest.raises(BundleError, match="does not fit"):
         take_weights(yolox, safetensors.torch.save(dict(network.state_dict())))

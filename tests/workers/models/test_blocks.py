@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from schemas.errors import BundleError
 from tests.workers.models.backbones import BACKBONES
-from workers.models.classifier.blocks import BLOCKS, HEAD, depth_setter, find_parts
+from workers.models.blocks import BLOCKS, HEAD, depth_setter, find_parts
 from workers.models.network import build_network
 from workers.models.normalise import Normalised
 from workers.training.config import EVERY_BLOCK

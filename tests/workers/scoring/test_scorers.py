@@ -34,7 +34,7 @@ from tests.workers.scoring.conftest import picture
 from workers.models.classifier.outputs import predicted, probabilities
 from workers.models.network import build_network, load_weights
 from workers.reading import Preparer
-from workers.scoring import openvino_scorer, probe, torch_scorer
+from workers.scoring import opening_openvino, openvino_scorer, probe, torch_scorer
 from workers.scoring.choice import choose_backend, choose_batch
 from workers.scoring.forward import Batched, OutOfDeviceMemory, Pixels
 from workers.scoring.scorer import Scorer
@@ -211,7 +211,7 @@ def test_bfloat16_falls_back_to_float32_on_a_cpu_without_it(
     config = parse_config(bundle[CONFIG_FILE]).model_copy(update={"backend": OPENVINO_MIXED})
     own = {**bundle, CONFIG_FILE: config.to_json()}
     blobs = [picture(seed) for seed in range(8)]
-    monkeypatch.setattr(openvino_scorer, "computes_bf16", lambda: False)
+    monkeypatch.setattr(opening_openvino, "computes_bf16", lambda: False)
     params = _params(bundle, OPENVINO_MIXED)
     fallen = openvino_scorer.load({**params, "backend": None}, own)(_rows(8), blobs)
     asked = openvino_scorer.load(params, own)(_rows(8), blobs)

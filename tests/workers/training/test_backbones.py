@@ -24,6 +24,7 @@ from workers.scoring.candidates import eager
 from workers.training.checkpoint import BEST_FILE, PROGRESS_FILE
 from workers.training.config import Stage, TrainConfig
 from workers.training.examples import Examples
+from workers.training.feeding import Origin
 
 QUICK = ("resnet10t", "efficientnet_b0", "mobilenetv2_100", "densenet121")
 """One of each family but VGG, most of whose 134 million weights stand in one layer."""
@@ -75,7 +76,7 @@ def _train_and_read_again(
     )
     examples = make_examples(16, 12)
     kept = tmp_path / "kept"
-    fitted = fit_classifier(small, examples, LocalContext(kept), cache_bytes=2**24)
+    fitted = fit_classifier(small, examples, LocalContext(kept), origin=Origin(), cache_bytes=2**24)
     assert all(np.isfinite(epoch["loss"]) for epoch in fitted.progress.history)
     facts = BundleFacts(
         name="squares",

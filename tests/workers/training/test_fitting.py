@@ -15,12 +15,13 @@ import torch
 from schemas.errors import BundleError, RunError
 from schemas.plan import Blob
 from tests.workers.training.local_context import DyingContext, Interrupted, LocalContext
-from workers.models.classifier.blocks import HEAD, find_parts
+from workers.models.blocks import HEAD, find_parts
 from workers.models.classifier.fitting import fit_classifier
 from workers.models.network import build_network
 from workers.training.checkpoint import BEST_FILE, WEIGHTS_FILE
 from workers.training.config import Stage, TrainConfig
 from workers.training.examples import Examples
+from workers.training.feeding import Origin
 from workers.training.loop import hash_seed
 
 MakeExamples = Callable[[int, int], Examples]
@@ -47,7 +48,9 @@ def test_training_learns_and_keeps_its_best_epoch(
 ) -> None:
     context = LocalContext(tmp_path / "kept")
     longer = replace(config, stages=(Stage(6, learning_rate=0.01),))
-    fitted = fit_classifier(longer, make_examples(160, 60), context, cache_bytes=CACHE)
+    fitted = fit_classifier(
+        longer, make_examples(160, 60), context, origin=Origin(), cache_bytes=CACHE
+    )
     aucs = [report["auc"] for report in context.reports]
     assert len(aucs) == 6
     assert max(aucs) > 0.95
@@ -78,13 +81,13 @@ def test_resumed_training_ends_with_the_same_weights(
     stages = tuple(replace(one, learning_rate=0.01) for one in stages)
     config = replace(config, stages=stages, ema_decay=ema_decay)
     whole = LocalContext(tmp_path / "whole")
-    undisturbed = fit_classifier(config, examples, whole, cache_bytes=CACHE)
+    undisturbed = fit_classifier(config, examples, whole, origin=Origin(), cache_bytes=CACHE)
     dying = DyingContext(tmp_path / "cut", dies_after)
     with pytest.raises(Interrupted):
-        fit_classifier(config, examples, dying, cache_bytes=CACHE)
+        fit_classifier(config, examples, dying, origin=Origin(), cache_bytes=CACHE)
     torch.manual_seed(99)  # the second process starts from another state
     context = LocalContext(tmp_path / "cut")
-    resumed = fit_classifier(config, examples, context, cache_bytes=CACHE)
+    resumed = fit_classifier(config, examples, context, origin=Origin(), cache_bytes=CACHE)
     assert len(context.reports) == config.epochs - dies_after
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "cut"))
     _assert_equal(undisturbed.progress.best, resumed.progress.best)
@@ -102,7 +105,9 @@ def test_memory_for_images_changes_no_weight(
     for cache_bytes in (CACHE, 50 * 1024):
         folders.append(tmp_path / str(cache_bytes))
         context = LocalContext(folders[-1])
-        fit_classifier(short, make_examples(64, 20), context, cache_bytes=cache_bytes)
+        fit_classifier(
+            short, make_examples(64, 20), context, origin=Origin(), cache_bytes=cache_bytes
+        )
     one, other = (_weights(folder) for folder in folders)
     _assert_equal(one, other)
 
@@ -114,7 +119,7 @@ def test_seed_decides_the_weights(
     for number, seed in enumerate((1, 1, 2)):
         context = LocalContext(tmp_path / str(number))
         short = replace(config, seed=seed, stages=(Stage(1, learning_rate=0.01),))
-        fit_classifier(short, make_examples(48, 16), context, cache_bytes=CACHE)
+        fit_classifier(short, make_examples(48, 16), context, origin=Origin(), cache_bytes=CACHE)
         found.append(_weights(tmp_path / str(number)))
     _assert_equal(found[0], found[1])
     assert any(not torch.equal(found[0][name], found[2][name]) for name in found[0])
@@ -125,7 +130,9 @@ def test_early_stopping_ends_training(
 ) -> None:
     still = replace(config, stages=(Stage(8, learning_rate=1e-9),), stop_after=2)
     context = LocalContext(tmp_path / "kept")
-    fitted = fit_classifier(still, make_examples(48, 20), context, cache_bytes=CACHE)
+    fitted = fit_classifier(
+        still, make_examples(48, 20), context, origin=Origin(), cache_bytes=CACHE
+    )
     assert len(context.reports) < 8
     assert len(context.reports) == fitted.progress.best_epoch + 3
 
@@ -138,7 +145,11 @@ def test_stages_train_the_blocks_they_name(
         stages = (Stage(1, 0, 0.01), Stage(1, 2, 0.01))[:epochs]
         context = LocalContext(tmp_path / str(epochs))
         fit_classifier(
-            replace(config, stages=stages), make_examples(48, 16), context, cache_bytes=CACHE
+            replace(config, stages=stages),
+            make_examples(48, 16),
+            context,
+            origin=Origin(),
+            cache_bytes=CACHE,
         )
         found.append(_weights(tmp_path / str(epochs)))
     torch.manual_seed(hash_seed(config.seed))
@@ -160,7 +171,7 @@ def test_a_depth_the_network_has_not_is_refused_before_training(
     deeper = replace(config, stages=(Stage(1, 0, 0.01), Stage(1, 6, 0.01)))
     examples = replace(make_examples(48, 16), fetch=_never)  # no image is read before
     with pytest.raises(BundleError, match="got unfrozen 6 of 5 blocks"):
-        fit_classifier(deeper, examples, context, cache_bytes=CACHE)
+        fit_classifier(deeper, examples, context, origin=Origin(), cache_bytes=CACHE)
     assert not context.reports
 
 
@@ -175,7 +186,9 @@ def test_too_few_images_are_refused(
         expected = rf"too few training images.*got {count} images on a worker"
         context = LocalContext(tmp_path / "kept")
         with pytest.raises(RunError, match=expected):
-            fit_classifier(config, make_examples(count, 4), context, cache_bytes=CACHE)
+            fit_classifier(
+                config, make_examples(count, 4), context, origin=Origin(), cache_bytes=CACHE
+            )
 
 
 def test_a_validation_part_of_one_class_is_judged_by_its_loss(
@@ -185,7 +198,7 @@ def test_a_validation_part_of_one_class_is_judged_by_its_loss(
     places = np.array([*range(48), *range(48, 68, 2)])
     examples = replace(examples, rows=examples.rows.take(pa.array(places)))
     context = LocalContext(tmp_path / "kept")
-    fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
+    fitted = fit_classifier(config, examples, context, origin=Origin(), cache_bytes=CACHE)
     losses = [report["val_loss"] for report in context.reports]
     assert fitted.progress.best_epoch == int(np.argmin(losses))
     assert all("auc" not in report for report in context.reports)
@@ -200,7 +213,7 @@ def test_a_validation_part_that_cannot_be_read_is_refused(
     lost = replace(examples, fetch=lambda rows: _without_val(examples, rows))
     context = LocalContext(tmp_path / "kept")
     with pytest.raises(RunError, match="No validation image can be read: got 20 images"):
-        fit_classifier(config, lost, context, cache_bytes=CACHE)
+        fit_classifier(config, lost, context, origin=Origin(), cache_bytes=CACHE)
 
 
 def _without_val(examples: Examples, rows: pa.Table) -> list[Blob]:

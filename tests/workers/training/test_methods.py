@@ -19,10 +19,11 @@ from workers.models.classifier.fitting import fit_classifier
 from workers.models.classifier.heads import Corn
 from workers.models.network import build_network
 from workers.models.normalise import Normalised
+from workers.models.pixels import preprocessing_of
 from workers.training.config import Augmentation, LossSettings, Stage, TrainConfig
 from workers.training.data import ImageCache
 from workers.training.examples import Examples
-from workers.training.feeding import Caches, Fitted, Share
+from workers.training.feeding import Fitted, Origin, Share
 
 CLASSES = ("normal", "benign", "malignant")
 LEVELS = (40, 120, 200)
@@ -100,7 +101,9 @@ def _one_thread() -> None:
 
 
 def _fit(config: TrainConfig, examples: Examples, folder: Path) -> Fitted:
-    return fit_classifier(config, examples, LocalContext(folder), cache_bytes=CACHE)
+    return fit_classifier(
+        config, examples, LocalContext(folder), origin=Origin(), cache_bytes=CACHE
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -231,9 +234,9 @@ def test_start_weights_keep_the_statistics_of_their_bundle(
     cache = _cache(_examples(BALANCED[:6], 3), CONFIG)
     pixels = Preprocessing(recipe={"size": 64, "channels": len(mean)}, mean=mean, std=std)
     device = torch.device("cpu")
-    known = fitting._preprocessing(CONFIG, Caches(cache, cache), device, pixels)
+    known = preprocessing_of(CONFIG, cache, device, pixels)
     assert known.mean == pytest.approx((0.3,))
     assert known.std == pytest.approx((0.2,))
     assert known.recipe == CONFIG.recipe
-    own = fitting._preprocessing(CONFIG, Caches(cache, cache), device, None)
+    own = preprocessing_of(CONFIG, cache, device, None)
     assert own.mean == pytest.approx((cache.images(np.arange(6)).mean() / 255,), abs=1e-4)

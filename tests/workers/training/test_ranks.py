@@ -23,6 +23,7 @@ from workers.training import ranks
 from workers.training.checkpoint import WEIGHTS_FILE
 from workers.training.config import LossSettings, Optimisation, Stage, TrainConfig
 from workers.training.examples import Examples
+from workers.training.feeding import Origin
 from workers.training.loop import Learner, LoopSettings, fit
 from workers.training.losses import make_criterion
 
@@ -125,7 +126,7 @@ def _train(folder: Path, job: tuple[TrainConfig, Examples]) -> None:
     for name, stops_after in (("whole", 0), ("cut", 2), ("cut", 0)):
         context = RankContext(folder / name, stops_after)
         try:
-            fitted = fit_classifier(config, examples, context, cache_bytes=CACHE)
+            fitted = fit_classifier(config, examples, context, origin=Origin(), cache_bytes=CACHE)
         except Interrupted:
             continue
         sums = [tensor.sum().item() for tensor in fitted.progress.best.values()]

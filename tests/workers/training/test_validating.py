@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from schemas.errors import RunError
 from schemas.plan import Blob
-from workers.models.classifier import finishing
 from workers.models.classifier.finishing import read_validation
 from workers.models.classifier.validating import ValidationPart, predict, validate
 from workers.scoring.forward import OutOfDeviceMemory
+from workers.training import finishing
 from workers.training.data import ImageCache
 from workers.training.examples import Examples
 

@@ -20,10 +20,16 @@ class CenterNetFamily:
     stride: int = 32
 
     def build(
-        self, architecture: str, classes: int, channels: int, *, pretrained: bool = False
+        self,
+        architecture: str,
+        classes: int,
+        channels: int,
+        options: Mapping[str, Any],
+        *,
+        pretrained: bool = False,
     ) -> nn.Module:
-        """See `DetectorFamily.build`."""
-        return CenterNet(architecture, classes, channels, pretrained=pretrained)
+        """See `DetectorFamily.build`; options: neck."""
+        return CenterNet(architecture, classes, channels, pretrained=pretrained, **options)
 
     def criterion(
         self, classes: int, options: Mapping[str, Any]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from schemas.bundle import (
     CARD_FILE,
@@ -72,11 +72,6 @@ class BundleFacts:
     """Images per pass on a CPU; more gain nothing there (32 and 64 were measured)."""
     gpu_batch: int = 256
     """Images per pass on a GPU."""
-
-
-def inner_state(best: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's own state out of that of a `Normalised` network."""
-    return {name.removeprefix("network."): tensor for name, tensor in best.items()}
 
 
 def make_bundle(

@@ -8,17 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.bundle import Preprocessing
-from workers.models.classifier.blocks import depth_setter
+from workers.models.blocks import depth_setter
 from workers.models.classifier.feeding import epoch_batches
 from workers.models.classifier.heads import head_module, trained_outputs
 from workers.models.classifier.validating import ValidationPart, validate
 from workers.models.network import (
     build_network,
-    pretrained_statistics,
     start_from,
 )
 from workers.models.normalise import Normalised
+from workers.models.pixels import preprocessing_of
 from workers.prefetch import ahead
 from workers.training.config import TrainConfig
 from workers.training.context import TrainContext
@@ -26,11 +25,9 @@ from workers.training.examples import Examples
 from workers.training.feeding import (
     Caches,
     Fitted,
+    Origin,
     Share,
-    Statistics,
     decode_threads,
-    for_channels,
-    measure_pixels,
     open_caches,
     pinned,
     share_of_epoch,
@@ -46,16 +43,14 @@ def fit_classifier(
     examples: Examples,
     context: TrainContext,
     *,
+    origin: Origin,
     cache_bytes: int,
-    start: bytes | None = None,
-    start_pixels: Preprocessing | None = None,
 ) -> Fitted:
     """Train a classifier on the rows of parts ``train`` and ``val``.
 
     ``cache_bytes`` bounds this rank's decoded images in memory, and so does half of the memory that
-    is left, shared by all ranks; ``start`` is a safetensors
-    checkpoint where the configuration asks for one. Pixels are normalised by the statistics of the
-    training images, or by those of ``start_pixels``, which the start weights were trained with.
+    is left, shared by all ranks. Pixels are normalised by the statistics of the training images, or
+    by those that the start weights were trained with.
 
     Raises:
         BundleError: when the start weights do not fit or can't be had, or when a stage trains more
@@ -65,12 +60,12 @@ def fit_classifier(
     """
     device = torch.device(context.device)
     # Before images are read, which takes its time: what is wrong here needs none.
-    network = _network(config, start)
+    network = _network(config, origin.weights)
     set_depth = depth_setter(network, [stage.unfrozen for stage in config.stages])
     read = examples.reader(config.recipe, decode_threads(device))
     caches = open_caches(examples, read, context, cache_bytes=cache_bytes, seed=config.seed)
     share = share_of_epoch(config.batch, caches.train, context)
-    preprocessing = _preprocessing(config, caches, device, start_pixels)
+    preprocessing = preprocessing_of(config, caches.train, device, origin.pixels)
     whole = Normalised(network, preprocessing.mean, preprocessing.std)
     targets = examples.targets(config.classes)
     data = _Data(caches, share, targets, examples.of_part("train"))
@@ -111,21 +106,6 @@ class _Data:
     """By row, of all ranks."""
     train_rows: NDArray[np.int64]
     """Of all ranks."""
-
-
-def _preprocessing(
-    config: TrainConfig, caches: Caches, device: torch.device, start: Preprocessing | None
-) -> Preprocessing:
-    """Mean and standard deviation of the training pixels, or those the start weights know."""
-    known: Statistics
-    if config.start == "timm":
-        known = pretrained_statistics(config.architecture)
-    elif start is not None:
-        known = list(start.mean), list(start.std)
-    else:
-        known = measure_pixels(caches.train, device)
-    mean, std = for_channels(known, config.in_chans)
-    return Preprocessing(recipe=dict(config.recipe), mean=tuple(mean), std=tuple(std))
 
 
 def _learner(

@@ -32,6 +32,7 @@ from workers.models.simsiam.network import COLLAPSED
 from workers.models.simsiam.watching import MOST_PROBED, UNKNOWN
 from workers.training.data import Image, read_in_order
 from workers.training.examples import Examples
+from workers.training.finishing import training_facts
 
 FAMILY = "simsiam"
 _BACKBONE = "backbone.network."
@@ -90,13 +91,7 @@ def finish_bundle(
         batch=_BATCH,
         metrics={
             "val": figures,
-            "training": {
-                **facts.training,
-                "epochs": progress["epochs_done"],
-                "best_epoch": progress["best_epoch"] + 1,
-                "history": progress["history"],
-                "settings": config.to_dict(),
-            },
+            "training": {**facts.training, **training_facts(progress, config.to_dict())},
         },
         data=dict(facts.data),
         fingerprint=facts.fingerprint,

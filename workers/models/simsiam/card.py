@@ -2,47 +2,35 @@
 
 from schemas.bundle import BundleConfig
 from workers.models.simsiam.network import COLLAPSED
+from workers.training.card import assemble, data_section, figure_rows, input_words, timm_words
 
 
 def pretraining_card(config: BundleConfig) -> str:
     """Markdown for people who are about to use the model."""
-    sections = [_head(config), _data(config), _figures(config), _use(config)]
-    return "\n\n".join(sections) + "\n"
+    learned = (
+        "Weights were learned from images of the training part alone. No label had a say in "
+        "them, nor in the choice of the epoch that is kept."
+    )
+    leaking = "What is trained from these weights has met images it may be tested on."
+    return assemble(
+        [
+            _head(config),
+            data_section(config, [learned], leaking=leaking),
+            _figures(config),
+            _use(config),
+        ]
+    )
 
 
 def _head(config: BundleConfig) -> str:
-    size = config.preprocessing.size_px
-    channels = "grey" if config.preprocessing.channels == 1 else "colour"
     return (
         f"# {config.name}\n\n"
         f"A `{config.architecture}` backbone, pre-trained without labels by SimSiam (Chen and He "
-        f"2021) on {channels} images of {size} x {size} pixels. It has no classes: it is a start "
+        f"2021) {input_words(config)}. It has no classes: it is a start "
         "for trainings, and its features serve as embeddings.\n\n"
         f"Model id `{config.model_id}`: embeddings under this id come from these weights and this "
         "preprocessing."
     )
-
-
-def _data(config: BundleConfig) -> str:
-    lines = ["## Data", ""]
-    lines += [f"- {name.replace('_', ' ')}: {_plain(one)}" for name, one in config.data.items()]
-    lines += [
-        "",
-        (
-            "Weights were learned from images of the training part alone. No label had a say in "
-            "them, nor in the choice of the epoch that is kept."
-        ),
-    ]
-    if config.data.get("leaks_allowed"):
-        lines += [
-            "",
-            (
-                "**The split leaks**: the same patients, images or near-duplicates stand on both "
-                "sides of it, and the job was told to train anyway. What is trained from these "
-                "weights has met images it may be tested on."
-            ),
-        ]
-    return "\n".join(lines)
 
 
 def _figures(config: BundleConfig) -> str:
@@ -59,14 +47,7 @@ def _figures(config: BundleConfig) -> str:
             ),
             "",
         ]
-    lines += ["| figure | value | 95 % interval |", "|---|---|---|"]
-    for name, value in val.items():
-        if name.endswith("95%") or isinstance(value, bool):
-            continue
-        ends = val.get(f"{name} 95%")
-        span = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
-        shown = f"{value:.4f}" if isinstance(value, float) and value % 1 else f"{value:g}"
-        lines.append(f"| {name.replace('_', ' ')} | {shown} | {span} |")
+    lines += figure_rows(val, lambda name: name.replace("_", " "))
     lines += [
         "",
         (
@@ -98,19 +79,6 @@ def _use(config: BundleConfig) -> str:
         "## Use\n\n"
         f"`start: bundle:{config.name}` in a job of the kind `train`, `train_detector` or "
         f"`pretrain` with `architecture: {config.architecture}`; `{{kind: embed, model: "
-        f"{config.name}}}` for its features; or in Python:\n\n"
-        "```python\n"
-        "import timm\n\n"
-        'features = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0).eval()\n'
-        "```\n\n"
-        "The input is what the recipe in `config.json` makes of an image, divided by 255, less "
-        "the mean, by the standard deviation. For research; not a medical device."
+        f"{config.name}}}` for its features; or "
+        f"{timm_words('pretrained=True, num_classes=0', 'features')}"
     )
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(str(one) for one in value)
-    return str(value)

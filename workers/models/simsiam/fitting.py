@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schemas.bundle import Preprocessing
-from workers.models.network import pretrained_statistics, start_from
+from workers.models.network import start_from
 from workers.models.normalise import Normalised
+from workers.models.pixels import preprocessing_of
 from workers.models.simsiam.config import ProbeSettings, SimSiamConfig
 from workers.models.simsiam.network import SimSiam
 from workers.models.simsiam.views import make_view
@@ -22,10 +22,7 @@ from workers.training.feeding import (
     Fitted,
     Origin,
     Share,
-    Statistics,
     decode_threads,
-    for_channels,
-    measure_pixels,
     open_caches,
     pinned,
     share_of_epoch,
@@ -58,7 +55,7 @@ def fit_simsiam(
     read = examples.reader(config.recipe, decode_threads(device))
     caches = open_caches(examples, read, context, cache_bytes=cache_bytes, seed=config.seed)
     share = share_of_epoch(config.batch, caches.train, context)
-    preprocessing = _preprocessing(config, caches.train, device, origin.pixels)
+    preprocessing = preprocessing_of(config, caches.train, device, origin.pixels)
     network.backbone = Normalised(network.backbone, preprocessing.mean, preprocessing.std)
     if context.world_size > 1 and device.type == "cuda":
         # Batch statistics keep the method from collapsing, and a share of a batch has worse ones.
@@ -148,18 +145,3 @@ def _views(
             make_view(there_NCSS, config.views, generator),
             make_view(there_NCSS, config.views, generator),
         )
-
-
-def _preprocessing(
-    config: SimSiamConfig, cache: ImageCache, device: torch.device, start: Preprocessing | None
-) -> Preprocessing:
-    """Mean and standard deviation of the training pixels, or those the start weights know."""
-    known: Statistics
-    if config.start == "timm":
-        known = pretrained_statistics(config.architecture)
-    elif start is not None:
-        known = list(start.mean), list(start.std)
-    else:
-        known = measure_pixels(cache, device)
-    mean, std = for_channels(known, config.in_chans)
-    return Preprocessing(recipe=dict(config.recipe), mean=tuple(mean), std=tuple(std))

@@ -21,7 +21,13 @@ class YoloxFamily:
     stride: int = STRIDES[-1]
 
     def build(
-        self, architecture: str, classes: int, channels: int, *, pretrained: bool = False
+        self,
+        architecture: str,
+        classes: int,
+        channels: int,
+        options: Mapping[str, Any],
+        *,
+        pretrained: bool = False,
     ) -> nn.Module:
         """See `DetectorFamily.build`; timm has no weights for CSPDarknet in this form."""
         if pretrained:
@@ -30,7 +36,7 @@ class YoloxFamily:
                 got=architecture,
                 remedy="start from none, or from a bundle of the lake",
             )
-        return Yolox(architecture, classes, channels)
+        return Yolox(architecture, classes, channels, **options)
 
     def criterion(
         self, classes: int, options: Mapping[str, Any]

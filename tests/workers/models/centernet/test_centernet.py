@@ -182,14 +182,31 @@ def test_a_network_learns_a_box() -> None:
 @pytest.mark.parametrize(
     "architecture", ["mobilenetv2_100", pytest.param("vgg11", marks=pytest.mark.slow)]
 )
-def test_other_backbones_answer_at_a_quarter(architecture: str) -> None:
-    network = CenterNetFamily().build(architecture, 3, 1)
+@pytest.mark.parametrize("neck", ["lateral", "plain"])
+def test_other_backbones_answer_at_a_quarter(architecture: str, neck: str) -> None:
+    network = CenterNetFamily().build(architecture, 3, 1, {"neck": neck})
     heat, size, offset = network(torch.zeros(2, 1, 64, 64))
     assert heat.shape == (2, 3, 16, 16)
     assert size.shape == offset.shape == (2, 2, 16, 16)
     assert heat.sigmoid().mean().item() == pytest.approx(0.1, abs=0.05)
 
 
+def test_a_lateral_neck_also_takes_earlier_features() -> None:
+    image = torch.zeros(1, 1, 64, 64)
+    for neck, changed in (("lateral", True), ("plain", False)):
+        network = CenterNetFamily().build("test_resnet", 1, 1, {"neck": neck}).eval()
+        seen: list[torch.Tensor] = []
+        network.get_submodule("neck").register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.extend(given[1])
+        )
+        network(image)
+        assert [one.shape[-1] for one in seen] == [4, 8, 16]
+        last = torch.zeros(1, 96, 2, 2)
+        plain = network.neck(last, [torch.zeros_like(one) for one in seen])
+        other = network.neck(last, [torch.ones_like(one) for one in seen])
+        assert torch.equal(plain, other) is not changed
+
+
 def test_a_network_without_maps_is_refused() -> None:
     with pytest.raises(BundleError, match="features are a map"):
-        CenterNetFamily().build("vit_tiny_patch16_224", 1, 1)
+        CenterNetFamily().build("vit_tiny_patch16_224", 1, 1, {})

@@ -208,7 +208,7 @@ def test_doubles_of_one_class_are_suppressed_and_of_another_are_not() -> None:
 
 def test_a_network_learns_a_box() -> None:
     torch.manual_seed(0)
-    network = YoloxFamily().build("yolox-nano", 2, 1)
+    network = YoloxFamily().build("yolox-nano", 2, 1, {})
     image = torch.zeros(2, 1, 64, 64)
     image[0, 0, 16:40, 8:24] = 3.0
     box = Boxes(np.array([[8, 16, 24, 40]], np.float32), np.array([1]), np.array([False]))
@@ -229,4 +229,4 @@ def test_a_network_learns_a_box() -> None:
 
 def test_sizes_that_are_none_are_refused() -> None:
     with pytest.raises(BundleError, match="yolox-nano, yolox-tiny, yolox-s"):
-        YoloxFamily().build("yolox-xxl", 1, 1)
+        YoloxFamily().build("yolox-xxl", 1, 1, {})

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.ingest.keys import byte_buffers
 from workers.pseudonyms import TOKEN, Pseudonymizer
 
 _FENCE = ord("~")
@@ -39,7 +38,7 @@ def reveal_all(uris: pa.Array | pa.ChunkedArray, pseudonymizer: Pseudonymizer) -
 
 
 def _revealed(uris: pa.Array, pseudonymizer: Pseudonymizer) -> pa.Array:
-    offsets, data = byte_buffers(uris)
+    offsets, data = _byte_buffers(uris)
     fences = offsets[0] + np.flatnonzero(data[offsets[0] : offsets[-1]] == _FENCE)
     rows = np.searchsorted(offsets, fences, side="right") - 1
     count = np.bincount(rows, minlength=len(uris))
@@ -79,3 +78,10 @@ def _opened(pieces: pa.Array, pseudonymizer: Pseudonymizer) -> pa.Array:
         encode(pseudonymizer.open(one.decode())) if is_token else one for one, is_token in told
     ]
     return pa.array(texts, pa.binary()).take(coded.indices)
+
+
+def _byte_buffers(values: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Offsets (one more than values) into the bytes behind an array of strings or bytes."""
+    _, offsets, data = values.buffers()
+    found = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return found.astype(np.int64), np.frombuffer(data or b"", np.uint8)

@@ -14,7 +14,7 @@ import psutil
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]  # compiled, without types
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 
 from cluster.lake.leases import Holder
 from cluster.submission.access import (
@@ -39,7 +39,9 @@ class RaySession:
     """Starts Ray with the first work there is, and stops what it started."""
 
     def __init__(self, address: str | None = None, *, cpus: int | None = None) -> None:
-        self._address = address or os.environ.get("RAY_ADDRESS")
+        named = address or os.environ.get("RAY_ADDRESS")
+        # Ray's own word for none.
+        self._address = None if named == "local" else named
         self._cpus = cpus
         self._directory: Path | None = None
         self._started = False
@@ -111,7 +113,7 @@ def _agree_on_tokens(address: str) -> None:
         return
     if token and _wants_token(address):
         _require_token()
-    elif address not in ("auto", "local") and not _is_this_machine(address):
+    elif address != "auto" and not _is_this_machine(address):
         raise UsageError(
             "The cluster beyond this machine wants no token: whoever reaches it may run code there"
             if token
@@ -127,11 +129,21 @@ def _wants_token(address: str) -> bool:
 
     One that wants none shows none either, and a driver that does would take it for an intruder:
     its actors would end before they began.
+
+    Raises:
+        UsageError: if there is no cluster.
     """
     try:
         GcsClient(address=canonicalize_bootstrap_address_or_die(address))
     except AuthenticationError:
         return True
+    except (ConnectionError, ValueError, RpcError) as error:
+        raise UsageError(
+            "No Ray cluster answers",
+            where=address,
+            got=type(error).__name__,
+            remedy="name its head as HOST:PORT; without an address, a Ray is started here",
+        ) from None
     return False
 
 

@@ -13,7 +13,7 @@ from cluster.lake.files import write_rows
 from cluster.lake.layout import plan_path
 from cluster.lake.leases import hold, holder_of
 from cluster.lake.reader import LakeReader
-from cluster.lake.runs import LakeRun
+from cluster.lake.runs import FINISH, LakeRun
 from cluster.storage import Storage
 from schemas.errors import RejectedImage, UsageError
 from schemas.plan import Counts, Plan
@@ -147,7 +147,9 @@ def _open_runs(storage: Storage) -> Iterator[RunStatus]:
         run = LakeRun(storage, mark.path.rpartition("/")[2], resumed=True)
         if states_written(storage, run.id) or storage.head(plan_path(run.id)) is None:
             continue
-        receipts = [one for one in run.receipts().values() if one.halves is None]
+        receipts = [
+            one for one in run.receipts().values() if one.halves is None and one.shard != FINISH
+        ]
         holder = holder_of(storage, run.plan.key)
         yield RunStatus(
             run_id=run.id,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import RpcError
 
 from cluster import ray_session
 from cluster.lake.leases import Holder
@@ -124,6 +125,29 @@ def test_a_cluster_that_wants_no_token_is_shown_none(monkeypatch: pytest.MonkeyP
     assert "RAY_AUTH_MODE" not in os.environ
     with pytest.raises(UsageError, match="wants no token"):
         ray_session.RaySession("10.0.0.7:6379").start()
+
+
+@pytest.mark.usefixtures("home")
+def test_local_is_ray_s_word_for_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(ray_session, "_wants_token", lambda _: pytest.fail("there is none to ask"))
+    session = ray_session.RaySession()
+    session.start()
+    session.stop()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.parametrize("refused", [ConnectionError, ValueError, RpcError])
+def test_a_cluster_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, refused: type[Exception]
+) -> None:
+    def fail(address: str) -> None:
+        raise refused("at 10.0.0.7 of patient 12345")
+
+    monkeypatch.setattr(ray_session, "GcsClient", fail)
+    with pytest.raises(UsageError, match="No Ray cluster answers") as told:
+        ray_session._wants_token("127.0.0.1:9")
+    assert "12345" not in str(told.value)
 
 
 _CLUSTER = """

@@ -9,7 +9,7 @@ import pytest
 from cluster.lake import commit, committing
 from cluster.lake.commit import open_table
 from cluster.lake.decisions import list_runs
-from cluster.lake.runs import Cost, LakeRun
+from cluster.lake.runs import FINISH, Cost, LakeRun, RunWriter
 from cluster.lake.store import LakeStore
 from cluster.storage import Storage, open_storage
 from schemas.errors import CountsMismatch, RunError
@@ -134,6 +134,21 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
         pytest.fail("the run has more steps than the test tries")
     # Lease, plan, mark, 4 shards of 3 tables and a receipt, the finish, 4 commits, the end.
     assert crashes > 40
+
+
+def test_the_receipt_of_the_finish_counts_as_no_shard(root: str) -> None:
+    def crash_on_third(run: LakeRun, shard: str) -> None:
+        if shard == "00002":
+            raise Crash
+
+    with pytest.raises(Crash):
+        run_toy(root, IMAGES, InlinePool(crash_on_third))
+    storage = open_storage(root)
+    (unfinished,) = list_runs(storage)
+    nothing = ShardResult({}, done=0, rejected=0)
+    RunWriter(storage, unfinished.run_id).record(FINISH, nothing, Cost(cpu_s=1.0))
+    (after,) = list_runs(storage)
+    assert (after.shards_done, after.shards) == (2, 4)
 
 
 def test_a_resumed_run_is_the_same_run(root: str) -> None:

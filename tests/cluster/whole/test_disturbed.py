@@ -153,6 +153,7 @@ def test_of_two_runs_at_once_one_is_turned_away(done: Place, tmp_path: Path) -> 
     assert len(images) == len(place.query("SELECT image_id FROM kept_images"))
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_decoder_is_rejected_alone(done: Place, tmp_path: Path) -> None:
     place = done.with_archive(tmp_path / "poisoned")
     (place.folder / "patch").mkdir()
@@ -205,6 +206,7 @@ def test_a_reader_sees_nothing_of_a_run_until_it_is_published(done: Place, tmp_p
     assert seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_files_that_change_during_a_run_are_rejected(done: Place, tmp_path: Path) -> None:
     place = done.with_archive(tmp_path / "changing")
     images = sorted((place.folder / "phantoms/images").rglob("*.png"))

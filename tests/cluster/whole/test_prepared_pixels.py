@@ -29,6 +29,7 @@ def test_models_and_scores_do_not_depend_on_where_pixels_come_from(
         assert scores == pytest.approx(theirs[key], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_prepared_pixels_need_no_sources(done: Place, tmp_path: Path) -> None:
     place = done.with_lake(tmp_path / "prepared", without=("predictions",))
     archive = done.folder / "phantoms"

@@ -134,19 +134,27 @@ def _features(
     with torch.inference_mode():
         last, every = _take_features(backbone, torch.zeros(1, channels, _TRIAL_PX, _TRIAL_PX))
     backbone.train()
+    if not isinstance(last, Tensor) or last.ndim != 4:
+        raise _unfit(architecture, "none")
+    stride = _TRIAL_PX // last.shape[-1]
+    if stride not in _LAST_STRIDES:
+        raise _unfit(architecture, f"at a stride of {stride}")
     found = {
         _TRIAL_PX // one.shape[-1]: _Beside(position, one.shape[1])
         for position, one in enumerate(every)
     }
-    stride = _TRIAL_PX // last.shape[-1] if last.ndim == 4 else 0
     wanted = [step for step in _STRIDES if step < stride]
-    if stride not in _LAST_STRIDES or not found.keys() >= set(wanted):
-        raise BundleError(
-            "CenterNet needs a backbone whose features are a map, at a stride of 8, 16 or 32",
-            got=f"{architecture}: {tuple(last.shape[1:])} of {_TRIAL_PX} px",
-            remedy="take a convolutional one, such as resnet18",
-        )
+    if not found.keys() >= set(wanted):
+        raise _unfit(architecture, f"at strides of {', '.join(map(str, found))} alone")
     return last.shape[1], tuple(found[step] for step in wanted)
+
+
+def _unfit(architecture: str, maps: str) -> BundleError:
+    return BundleError(
+        "CenterNet needs a backbone whose features are maps, down to a stride of 8, 16 or 32",
+        got=f"{architecture}: {maps}",
+        remedy="take a convolutional one, such as resnet18",
+    )
 
 
 def _head(channels: int, outputs: int, *, bias: float = 0.0) -> nn.Sequential:

@@ -207,6 +207,7 @@ def test_a_lateral_neck_also_takes_earlier_features() -> None:
         assert torch.equal(plain, other) is not changed
 
 
-def test_a_network_without_maps_is_refused() -> None:
-    with pytest.raises(BundleError, match="features are a map"):
-        CenterNetFamily().build("vit_tiny_patch16_224", 1, 1, {})
+@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "coat_tiny"])
+def test_a_network_without_maps_is_refused(architecture: str) -> None:
+    with pytest.raises(BundleError, match="features are maps"):
+        CenterNetFamily().build(architecture, 1, 1, {})

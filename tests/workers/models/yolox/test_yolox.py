@@ -206,6 +206,19 @@ def test_doubles_of_one_class_are_suppressed_and_of_another_are_not() -> None:
     assert found.corners_ND4[0, 0].tolist() == pytest.approx([24, 24, 72, 72], abs=1e-3)
 
 
+def test_doubles_of_sure_boxes_crowd_no_other_out() -> None:
+    maps = tuple(torch.full((1, 5 + CLASSES, SIDE // one, SIDE // one), -12.0) for one in STRIDES)
+    fine = maps[0]
+    for column, certainty in ((2, 3.0), (7, 2.0), (12, 1.0)):
+        for y, x in ((y, x) for y in range(4, 7) for x in range(column - 1, column + 2)):
+            fine[0, :4, y, x] = torch.tensor([column - x, 5.0 - y, math.log(3), math.log(3)])
+            fine[0, 4, y, x] = certainty
+            fine[0, 5, y, x] = 12.0
+    found = decode(maps, limit=3)
+    expected = torch.tensor([3.0, 2.0, 1.0]).sigmoid()
+    torch.testing.assert_close(found.scores_ND[0], expected, atol=1e-4, rtol=0)
+
+
 def test_a_network_learns_a_box() -> None:
     torch.manual_seed(0)
     network = YoloxFamily().build("yolox-nano", 2, 1, {})

@@ -1,12 +1,8 @@
 """The Ray this process works on: an embedded one of its own, or a cluster that is there already."""
 
-import json
 import logging
 import os
 import shutil
-import tempfile
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,7 +12,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]  # compiled, without types
 from ray.exceptions import AuthenticationError, RpcError
 
-from cluster.lake.leases import Holder
+from cluster.own_folders import make_folder
 from cluster.submission.access import (
     AUTH_MODE,
     TOKEN_MODE,
@@ -27,9 +23,6 @@ from cluster.submission.access import (
 )
 from schemas.errors import UsageError
 
-_PREFIX = "rayward-"
-_OWNER = "owner.json"
-"""Names the driver a directory belongs to."""
 _STORE_SHARE = 0.1
 """Share of the memory for Ray's object store: shards are references, so little lies there."""
 _LARGEST_STORE = 2 * 2**30
@@ -76,11 +69,8 @@ class RaySession:
             )
         secure_default_token()
         _require_token()
-        _sweep()
         # The path stays short: Ray puts sockets below it, and their names are limited.
-        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        owner = json.dumps(asdict(Holder.this_process()))
-        (self._directory / _OWNER).write_text(owner)
+        self._directory = make_folder(str(os.getpid()))
         memory = psutil.virtual_memory().available
         ray.init(
             num_cpus=self._cpus or len(os.sched_getaffinity(0)),
@@ -159,15 +149,3 @@ def _require_token() -> None:
     os.environ[AUTH_MODE] = TOKEN_MODE
     # Ray read the variable when it was imported; its own `ray.init` has it read again like this.
     Config.initialize("")
-
-
-def _sweep() -> None:
-    """Remove directories of embedded Rays whose driver was killed.
-
-    A driver of another container that shares this folder can't be judged, and keeps its own.
-    """
-    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*/{_OWNER}"):
-        # Another driver may be sweeping too, and somebody else's directory can't be read.
-        with suppress(OSError):
-            if Holder.of(json.loads(owner.read_text())).is_known_dead:
-                shutil.rmtree(owner.parent)

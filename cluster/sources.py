@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -103,11 +104,36 @@ def read_source(uri: str) -> bytes:
         SourceError: if it can't be read.
     """
     root = source_root(uri)
-    try:
+    with _told(root):
         if not _is_s3(root):
             return Path(root).read_bytes()
         folder, _, name = root.rpartition("/")
         return open_storage(folder).get(name)
+
+
+def head_source(uri: str) -> SourceFile:
+    """What there is to say of one file of a source without reading it.
+
+    Raises:
+        SourceError: if there is no such file, or it can't be looked at.
+    """
+    root = source_root(uri)
+    folder, _, name = root.rpartition("/")
+    with _told(root):
+        if not _is_s3(root):
+            status = Path(root).stat()
+            return SourceFile(root, name, status.st_size, local_etag(status))
+        entry = open_storage(folder).head(name)
+        if entry is None:
+            raise FileNotFoundError(name)
+        return SourceFile(root, name, entry.bytes, entry.etag)
+
+
+@contextmanager
+def _told(root: str) -> Iterator[None]:
+    """Say of what goes wrong with a file what may be said."""
+    try:
+        yield
     except FileNotFoundError:
         raise SourceError("The file does not exist", where=root) from None
     except LakeError as error:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from schemas.plan import Counts
 from schemas.protocols import Store
 from schemas.reasons import TRANSIENT
+from schemas.tables import TABLES
 
 _VIEWS = {"kept": "kept_images", "all": "current_images"}
 _CHOSEN = {
@@ -27,8 +28,9 @@ FROM (
     FROM current_images AS images WHERE dataset = $dataset AND {chosen} AND {among})
 """
 
+_COLUMNS = ("image_id", "uri", "frame", "etag", "bytes")
 _ROWS = """
-SELECT image_id, uri, frame, etag, bytes{more} FROM {view} AS images
+SELECT {columns} FROM {view} AS images
 WHERE dataset = $dataset AND {among} AND {lacking} AND NOT EXISTS (
     SELECT 1 FROM rejects
     WHERE NOT $retry AND stage = $stage AND list_contains($subjects, subject)
@@ -64,7 +66,7 @@ class Wanted:
     order: str = "uri, frame, image_id"
     """SQL over ``images``: what is worked on first."""
     more: tuple[str, ...] = ()
-    """Further columns of the view that the work needs."""
+    """Further columns of `images` that the work needs."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
         "has_result": wanted.has_result,
         "among": f"({wanted.among})",
         "order": wanted.order,
-        "more": "".join(f", {column}" for column in wanted.more),
+        "columns": ", ".join((*_COLUMNS, *wanted.more)),
     }
     parameters = {
         "dataset": wanted.dataset,
@@ -105,7 +107,7 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
     counting = _COUNT.format(**asked)
     (counted,) = store.query(counting, _used(parameters, counting)).to_pylist()
     if not counted["lacking"]:
-        return Pending(_NOTHING, Counts(up_to_date=counted["total"]))
+        return Pending(_nothing(wanted.more), Counts(up_to_date=counted["total"]))
     lacking = f"NOT ({wanted.has_result})"
     if counted["lacking"] <= _FEW:
         lacking, parameters["ids"] = "image_id IN (SELECT unnest($ids))", counted["ids"]
@@ -125,12 +127,7 @@ def _used(parameters: Mapping[str, Any], sql: str) -> Mapping[str, Any]:
     return {name: value for name, value in parameters.items() if name in names}
 
 
-_NOTHING = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("frame", pa.int32()),
-        ("etag", pa.string()),
-        ("bytes", pa.int64()),
-    ]
-).empty_table()
+def _nothing(more: tuple[str, ...]) -> pa.Table:
+    """No rows, with the columns that rows have."""
+    types = TABLES["images"].schema
+    return pa.schema([(name, types.field(name).type) for name in (*_COLUMNS, *more)]).empty_table()

@@ -1,16 +1,14 @@
 """What a training starts from: random weights, timm's, a bundle's or those of a file."""
 
-import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol
 
 from jobs.corpora import BySplit, split_parameters
 from jobs.learned import count_met, met_images
 from jobs.rows import LATEST_SPLITS, ROLE
-from schemas.bundle import WEIGHTS_FILE, digest
+from schemas.bundle import WEIGHTS_FILE
 from schemas.errors import BundleError, LeakError
 from schemas.protocols import Store
 
@@ -68,7 +66,7 @@ def find_start(asked: Starting, store: Store, folds: Mapping[str, int], check: C
     if asked.start == "pretrained":
         return Start({"weights": "timm's pretrained ones"})
     if not asked.start.startswith(_BUNDLE):
-        content = _content_of(asked.start, store)
+        content = store.digest_source(asked.start)
         checkpoint: dict[str, Any] = {"checkpoint": content}
         # A file may be a copy of a bundle's weights, and then learned what that bundle did.
         leaks = _count_start_leaks(asked, store, "a checkpoint", {"start": checkpoint}, folds)
@@ -86,27 +84,13 @@ def find_start(asked: Starting, store: Store, folds: Mapping[str, int], check: C
     )
 
 
-def _content_of(uri: str, store: Store) -> str:
-    """The hash of a checkpoint; a study plans many trainings that start from the same one."""
-    files = list(itertools.islice(store.list_source(uri), 2))
-    if len(files) != 1:
-        return digest(store.read_source(uri))
-    return _hashed(store.read_source, uri, files[0].bytes, files[0].etag)
-
-
-@lru_cache(maxsize=64)
-def _hashed(read: Callable[[str], bytes], uri: str, size: int, etag: str) -> str:
-    """Hash a file once for each of its states, which ``size`` and ``etag`` tell apart."""
-    return digest(read(uri))
-
-
 def _count_start_leaks(
     asked: BySplit, store: Store, name: str, data: Mapping[str, Any], folds: Mapping[str, int]
 ) -> int:
     """Images a training is to be tested on that its start has learned from.
 
     Others of their patients or groups of near-duplicates count too. ``data`` is what the start's
-    bundle ``name`` says of its own; ``folds`` as `jobs.rows.resolve_folds` found them.
+    bundle ``name`` says of its own; ``folds`` as `jobs.corpora.resolve_folds` found them.
 
     Raises:
         LeakError: if there are any, unless leaks are allowed.

@@ -178,6 +178,9 @@ class Store(Protocol):
     def read_source(self, uri: str) -> bytes:
         """One file, such as a metadata CSV."""
 
+    def digest_source(self, uri: str) -> str:
+        """The hash of one file, such as weights, as `schemas.bundle.digest` takes it."""
+
     def bundle(self, reference: str) -> Mapping[str, Any]:
         """The row of `models` and the ``uri`` of a bundle, by ``name`` or ``name@version``.
 

@@ -7,13 +7,13 @@ asked for here.
 """
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.lake.snapshot import LakeFile
+from cluster.own_folders import make_folder
 from cluster.storage import STORE_ERRORS, Storage
 from schemas.tables import TABLES
 
@@ -27,7 +27,10 @@ _PARALLEL = 8
 
 
 class Copies:
-    """Copies of a lake's files, gone with the object; only their user may read them."""
+    """Copies of a lake's files, gone with the object; only their user may read them.
+
+    Those of a process that was killed go when the next one makes some.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -35,20 +38,16 @@ class Copies:
         self._paths: dict[str, Path] = {}
         self._bytes = 0
 
-    def of(self, table: str, files: Sequence[LakeFile]) -> list[str] | None:
-        """Paths of copies of some files of a table; nothing where they are not to be had."""
+    def of(self, table: str, files: Sequence[LakeFile]) -> dict[str, str] | None:
+        """Paths of copies of a table's files, by their paths; nothing unless all are to be had."""
         holds_pixels = TABLES[table].rows_per_file is not None
         if holds_pixels and any(one.bytes > _WHOLE_BYTES for one in files):
             return None
-        names = [f"tables/{table}/{one.path}" for one in files]
-        sizes = {
-            name: one.bytes
-            for name, one in zip(names, files, strict=True)
-            if name not in self._paths
-        }
+        names = {one.path: f"tables/{table}/{one.path}" for one in files}
+        sizes = {names[one.path]: one.bytes for one in files if names[one.path] not in self._paths}
         if sizes and not self._fetch(sizes):
             return None
-        return [str(self._paths[name]) for name in names]
+        return {path: str(self._paths[name]) for path, name in names.items()}
 
     def _fetch(self, sizes: dict[str, int]) -> bool:
         """Copy objects, by their sizes; says whether that was possible."""
@@ -70,6 +69,6 @@ class Copies:
 
     def _made(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="rayward-copies-"))
+            self._folder = make_folder("copies")
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder

@@ -8,40 +8,45 @@ whatever is published in that snapshot lies in the tables opened after it.
 """
 
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import cached_property
 from itertools import chain, islice
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import duckdb
-import psutil
 import pyarrow as pa
 
 from cluster.lake.copies import Copies
+from cluster.lake.engine import PLANNING_MB, more_memory, settings
 from cluster.lake.locating import locate
 from cluster.lake.rivals import Rivals
 from cluster.lake.snapshot import LakeFile, RunRow, TableSnapshot, last_words, may_show
-from cluster.lake.statements import check_statement, literal, named, query_error
+from cluster.lake.statements import (
+    check_statement,
+    columns,
+    literal,
+    named,
+    parquet,
+    query_error,
+    told_batches,
+)
 from cluster.lake.view import View
 from cluster.lake.views import VIEWS
+from cluster.own_folders import claim
 from cluster.storage import Storage
 from schemas.errors import QueryError
 from schemas.reasons import RunState
 from schemas.tables import TABLES
 
 _PUBLISHED = "_published"
-PLANNING_MB = 192
-"""Enough to plan over a million images; more would only make the driver bigger."""
-_MOST_THREADS = 8
-_THREAD_MB = 48
-"""Each thread holds row groups and partitions of its own, and needs room for them."""
-_MORE_MEMORY = 4
 _BATCH_ROWS = 2048
 """Rows of a record batch: a row may hold the pixels of an image."""
+
+_Taken = TypeVar("_Taken")
 
 
 class LakeReader:
@@ -146,16 +151,9 @@ class LakeReader:
         Raises:
             QueryError: if the statement is no SELECT, reaches outside the lake, or fails.
         """
-        memory_mb = self._memory_mb
-        while True:
-            try:
-                with self._relation(sql, parameters, memory_mb) as relation:
-                    return relation.to_arrow_table()
-            except QueryError as error:
-                starved = isinstance(error.__cause__, duckdb.OutOfMemoryException)
-                if not starved or memory_mb * _MORE_MEMORY > spare_mb():
-                    raise
-                memory_mb *= _MORE_MEMORY
+        rows, opened = self._open(sql, parameters, lambda found: found.to_arrow_table())
+        opened.close()
+        return rows
 
     @contextmanager
     def batches(
@@ -167,21 +165,18 @@ class LakeReader:
         little of it for the first batch.
 
         Raises:
-            QueryError: as `query` does.
+            QueryError: as `query` does; also by what is yielded, while it is read.
         """
-        memory_mb = self._memory_mb
-        while True:
-            with self._relation(sql, parameters, memory_mb) as relation:
-                try:
-                    reader = relation.to_arrow_reader(rows)
-                    first = list(islice(reader, 1))
-                except duckdb.OutOfMemoryException:
-                    if memory_mb * _MORE_MEMORY > spare_mb():
-                        raise
-                    memory_mb *= _MORE_MEMORY
-                    continue
-                yield pa.RecordBatchReader.from_batches(reader.schema, chain(first, reader))
-                return
+
+        def begin(found: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
+            reader = found.to_arrow_reader(rows)
+            batches = told_batches(reader)
+            first = list(islice(batches, 1))
+            return pa.RecordBatchReader.from_batches(reader.schema, chain(first, batches))
+
+        reader, opened = self._open(sql, parameters, begin)
+        with opened:
+            yield reader
 
     def locate(
         self, table: str, partition: Mapping[str, str], image_ids: pa.ChunkedArray
@@ -193,6 +188,29 @@ class LakeReader:
         """
         files = [one for one in self.files(table) if one.partition == partition]
         return locate(self._snapshot(table), files, self.published(), image_ids)
+
+    def _open(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        take: Callable[[duckdb.DuckDBPyRelation], _Taken],
+    ) -> tuple[_Taken, ExitStack]:
+        """What ``take`` makes of a query, and what is to be closed after it.
+
+        All of it is done again with more memory where there was too little.
+        """
+        memory_mb = self._memory_mb
+        while True:
+            try:
+                with ExitStack() as opened:
+                    taken = take(opened.enter_context(self._relation(sql, parameters, memory_mb)))
+                    return taken, opened.pop_all()
+            except QueryError as error:
+                starved = isinstance(error.__cause__, duckdb.OutOfMemoryException)
+                more_mb = more_memory(memory_mb) if starved else None
+                if more_mb is None:
+                    raise
+                memory_mb = more_mb
 
     @contextmanager
     def _relation(
@@ -211,16 +229,20 @@ class LakeReader:
         # A folder that only this user can read: what spills may be rows about patients.
         with (
             tempfile.TemporaryDirectory(prefix="rayward-query-") as spill,
-            duckdb.connect(config=_settings(spill, memory_mb)) as connection,
+            duckdb.connect(config=settings(spill, memory_mb)) as connection,
         ):
+            claim(Path(spill))
             connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-            paths = [one for name in tables for one in self._paths(name, self.files(name)) or ()]
-            connection.execute(f"SET allowed_paths = {literal(paths)}")
+            # Asked for once: what is not allowed here can't be read below.
+            paths = {name: self._paths(name, self.files(name)) for name in tables}
+            allowed = [path for one in paths.values() if one for path in one.values()]
+            connection.execute(f"SET allowed_paths = {literal(allowed)}")
             connection.execute("SET enable_external_access = false")
             runs = pa.array(sorted(self.published()), pa.string())
             connection.register(_PUBLISHED, pa.table({"run_id": runs}))
             for name in tables:
-                connection.execute(f'CREATE VIEW "{name}" AS {self._select(connection, name)}')
+                select = self._select(connection, name, paths[name])
+                connection.execute(f'CREATE VIEW "{name}" AS {select}')
             for name in names:
                 if name in VIEWS:
                     self._create_view(connection, VIEWS[name])
@@ -240,18 +262,23 @@ class LakeReader:
             self._snapshots[table] = TableSnapshot(self.storage, table)
         return self._snapshots[table]
 
-    def _paths(self, table: str, files: Sequence[LakeFile]) -> list[str] | None:
-        """Where files of a table lie on this machine's disk; nothing if they do not."""
+    def _paths(self, table: str, files: Sequence[LakeFile]) -> dict[str, str] | None:
+        """Where a table's files lie on this machine's disk; nothing if not all of them do."""
         if self.storage.local_path is not None:
-            return [f"{self.storage.delta_uri(table)}/{file.path}" for file in files]
+            return {file.path: f"{self.storage.delta_uri(table)}/{file.path}" for file in files}
         return None if self._copies is None else self._copies.of(table, files)
 
     def _is_plain(self, table: str, file: LakeFile) -> bool:
         """Whether every row of a visible file is visible; a compacted one may hold others."""
         return table == "runs" or file.run_id is not None
 
-    def _select(self, connection: duckdb.DuckDBPyConnection, table: str) -> str:
-        """SQL of a table: its files, grouped by partition and by whether rows must be checked."""
+    def _select(
+        self, connection: duckdb.DuckDBPyConnection, table: str, paths: Mapping[str, str] | None
+    ) -> str:
+        """SQL of a table: its files, grouped by partition and by whether rows must be checked.
+
+        ``paths`` are those on this machine's disk, by the files' own.
+        """
         groups: dict[tuple[tuple[tuple[str, str], ...], bool], list[LakeFile]] = {}
         for file in self.files(table):
             key = tuple(file.partition.items()), self._is_plain(table, file)
@@ -261,52 +288,17 @@ class LakeReader:
             return f'SELECT * FROM "_{table}"'
         selects = []
         for number, ((partition, plain), files) in enumerate(groups.items()):
-            source = self._source(connection, table, files, f"_{table}_{number}")
+            if paths is None:
+                source = f'"_{table}_{number}"'
+                dataset = self._snapshot(table).dataset(files)
+                connection.register(f"_{table}_{number}", dataset)
+            else:
+                source = parquet([paths[file.path] for file in files])
             selects.append(
-                f"SELECT {_columns(table, dict(partition))} FROM {source}"
+                f"SELECT {columns(table, dict(partition))} FROM {source}"
                 + ("" if plain else f" WHERE run_id IN (SELECT run_id FROM {_PUBLISHED})")
             )
         if table == "runs" and self.as_of is not None:
             moment = self.as_of.isoformat()
             selects = [f"{one} WHERE recorded_at <= TIMESTAMPTZ '{moment}'" for one in selects]
         return " UNION ALL ".join(selects)
-
-    def _source(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        table: str,
-        files: Sequence[LakeFile],
-        name: str,
-    ) -> str:
-        paths = self._paths(table, files)
-        if paths is None:
-            connection.register(name, self._snapshot(table).dataset(files))
-            return f'"{name}"'
-        # A folder `site=7` above the lake must not become a column: partitions come from the log.
-        return f"read_parquet({literal(paths)}, hive_partitioning = false)"
-
-
-def spare_mb() -> int:
-    """What one query may take at most: half of the memory that is free now."""
-    return int(psutil.virtual_memory().available // 2**21)
-
-
-def _settings(spill: str, memory_mb: int) -> dict[str, str | bool | int | float | list[str]]:
-    return {
-        "memory_limit": f"{memory_mb}MB",
-        "threads": max(1, min(os.cpu_count() or 1, _MOST_THREADS, memory_mb // _THREAD_MB)),
-        "temp_directory": spill,
-        # Keeping the order of rows of the files would mean holding them back in memory.
-        "preserve_insertion_order": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        # Otherwise a query could read the variables of whoever calls.
-        "python_enable_replacements": False,
-    }
-
-
-def _columns(table: str, partition: Mapping[str, str]) -> str:
-    return ", ".join(
-        f'{literal(partition[name])} AS "{name}"' if name in partition else f'"{name}"'
-        for name in TABLES[table].schema.names
-    )

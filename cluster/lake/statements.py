@@ -1,15 +1,18 @@
-"""SQL that comes from outside: what may run, which tables it needs, what its errors tell."""
+"""SQL: its words, what may run of what comes from outside, and what errors of it tell."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import duckdb
+import pyarrow as pa
 
 from cluster.lake.views import VIEWS
 from schemas.errors import QueryError
 from schemas.jobtree import hint
 from schemas.tables import TABLES
 
+_KIND = re.compile(r"[A-Z][A-Za-z ]* Error(?=:)")
+"""How DuckDB's messages begin."""
 _EXPLAIN = re.compile(
     r"EXPLAIN\s+(?:ANALYZE\s+)?(?:\(\s*(?:ANALYZE|FORMAT)\b[\w\s,]*\)\s*)?", re.IGNORECASE
 )
@@ -20,6 +23,20 @@ def literal(value: str | Sequence[str]) -> str:
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     return "[" + ", ".join(literal(one) for one in value) + "]"
+
+
+def parquet(paths: Sequence[str]) -> str:
+    """The rows of files on this machine's disk."""
+    # A folder `site=7` above the lake must not become a column: partitions come from the log.
+    return f"read_parquet({literal(paths)}, hive_partitioning = false)"
+
+
+def columns(table: str, partition: Mapping[str, str]) -> str:
+    """The columns of a table; those it is partitioned by are not in its files."""
+    return ", ".join(
+        f'{literal(partition[name])} AS "{name}"' if name in partition else f'"{name}"'
+        for name in TABLES[table].schema.names
+    )
 
 
 def named(sql: str) -> list[str]:
@@ -81,3 +98,21 @@ def query_error(error: Exception) -> QueryError:
             remedy="select fewer columns or rows",
         )
     return QueryError("The query failed", got=got)
+
+
+def told_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches of DuckDB's stream, of whose errors only the kind is told.
+
+    They come as an OSError, whose message may quote what is in the rows.
+
+    Raises:
+        QueryError: if the stream breaks.
+    """
+    try:
+        yield from batches
+    except (OSError, duckdb.Error, pa.ArrowException) as error:
+        kind = _KIND.match(str(error))
+        told = kind[0] if kind else type(error).__name__
+        starved = told == "Out of Memory Error"
+        plain = duckdb.OutOfMemoryException(told) if starved else duckdb.Error(told)
+        raise query_error(plain) from plain

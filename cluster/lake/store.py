@@ -17,8 +17,9 @@ from cluster.lake.leases import Lease, hold, require_atomic
 from cluster.lake.reader import LakeReader
 from cluster.lake.rivals import Rivals
 from cluster.lake.runs import LakeRun, write_plan
-from cluster.sources import list_batches, list_source, read_source
+from cluster.sources import head_source, list_batches, list_source, read_source
 from cluster.storage import Storage, open_storage, peek_storage
+from schemas.bundle import digest
 from schemas.errors import BundleError, LakeError
 from schemas.plan import Plan
 from schemas.protocols import Report, Run, SourceFile, Verdict
@@ -40,6 +41,7 @@ class LakeStore:
         self._night = night
         self._snapshot: LakeReader | None = None
         self._answers: dict[str, pa.Table] = {}
+        self._digests: dict[str, tuple[SourceFile, str]] = {}
         self._rivals, self._copies = Rivals(), Copies(storage)
         self._leases: dict[tuple[str, ...], tuple[Lease, TableVersions]] = {}
 
@@ -213,6 +215,17 @@ class LakeStore:
     def read_source(self, uri: str) -> bytes:
         """One file, such as a metadata CSV."""
         return read_source(uri)
+
+    def digest_source(self, uri: str) -> str:
+        """The hash of one file, which is read again only once it changed.
+
+        A study plans many trainings that start from the same weights.
+        """
+        state = head_source(uri)
+        known = self._digests.get(uri)
+        if known is None or known[0] != state:
+            known = self._digests[uri] = state, digest(self.read_source(uri))
+        return known[1]
 
     def bundle(self, reference: str) -> Mapping[str, Any]:
         """The row of `models` and the ``uri`` of a bundle, by ``name`` or ``name@version``.

@@ -1,7 +1,7 @@
 """Keys of many byte strings at once: 128 bits that stand for each, and rows found by them.
 
 To compare a million files by name, Arrow or a dict would hold every name. A key takes 16 bytes, and
-two names share one with a probability of about 2^-128.
+two names share one with a probability of about 2^-128, unless somebody chose them to.
 """
 
 import secrets
@@ -21,7 +21,11 @@ Keys = NDArray[np.uint64]
 
 
 class Hasher:
-    """Makes keys by XXH3 with a seed of its own, so that nobody can choose names that share one."""
+    """Makes keys by XXH3 with a seed of its own.
+
+    The seed is there so that names that share a key in one plan do not in the next. XXH3 is no
+    cryptographic hash, and promises nothing of names that were chosen to share one.
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         """``seed`` has 64 bits; made when not given."""

@@ -44,7 +44,7 @@ def read_known(
     pseudonymizer: Pseudonymizer,
     hasher: Hasher,
 ) -> KnownFiles:
-    r"""The files in the rows \`\`at\`\` of a catalogue, in their order; null for null."""
+    """The files in the rows ``at`` of a catalogue, in their order; null for null."""
     wanted = at.drop_null().to_numpy()
     if not len(wanted):
         return KnownFiles(*(pa.nulls(len(at), one) for one in (pa.binary(), pa.string(), ROWS)))

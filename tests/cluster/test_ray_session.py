@@ -1,7 +1,5 @@
-"""Directories that embedded Rays leave behind, and the tokens that Rays ask for."""
+"""Which Ray a session starts or joins, and the tokens that Rays ask for."""
 
-import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -13,32 +11,7 @@ import pytest
 from ray.exceptions import RpcError
 
 from cluster import ray_session
-from cluster.lake.leases import Holder
 from schemas.errors import UsageError
-
-
-def leave(folder: Path, name: str, owner: Holder | None) -> Path:
-    directory = folder / name
-    directory.mkdir()
-    if owner:
-        (directory / "owner.json").write_text(json.dumps(dataclasses.asdict(owner)))
-    return directory
-
-
-def test_only_directories_of_the_dead_are_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    me = Holder.this_process()
-    dead = leave(tmp_path, "rayward-1-a", dataclasses.replace(me, start_ticks=1))
-    mine = leave(tmp_path, "rayward-2-b", me)
-    elsewhere = leave(
-        tmp_path, "rayward-3-c", dataclasses.replace(me, start_ticks=1, pid_namespace="other")
-    )
-    unnamed = leave(tmp_path, "rayward-4-d", None)
-    ray_session._sweep()
-    assert not dead.exists()
-    assert all(one.exists() for one in (mine, elsewhere, unnamed))
 
 
 def test_a_process_of_ray_s_own_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

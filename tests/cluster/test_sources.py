@@ -12,7 +12,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
-from cluster.sources import list_source, local_etag, read_source
+from cluster.sources import head_source, list_source, local_etag, read_source
 from cluster.storage import open_storage
 from jobs.ingest.roots import source_root
 from schemas.errors import SourceError
@@ -265,3 +265,24 @@ def test_reads_one_object(bucket: str) -> None:
     assert read_source(f"s3://{bucket}/meta/m.csv") == b"meta/m.csv"
     with pytest.raises(SourceError, match="does not exist"):
         read_source(f"s3://{bucket}/meta/none.csv")
+
+
+@pytest.mark.s3
+def test_one_object_is_looked_at_as_it_is_listed(bucket: str) -> None:
+    put(bucket, "meta/m.csv", "meta/m.csv.old", "top.csv")
+    listed = {file.uri: file for file in list_source(f"s3://{bucket}")}
+    for name in ("meta/m.csv", "top.csv"):
+        uri = f"s3://{bucket}/{name}"
+        found = head_source(uri)
+        assert (found.path, found.uri) == (name.rpartition("/")[2], uri)
+        assert (found.bytes, found.etag) == (len(name), listed[uri].etag)
+    with pytest.raises(SourceError, match="does not exist"):
+        head_source(f"s3://{bucket}/meta/none.csv")
+
+
+def test_one_file_is_looked_at_as_it_is_listed(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_bytes(b"abc")
+    assert [head_source(str(file))] == list(list_source(str(file)))
+    with pytest.raises(SourceError, match="does not exist"):
+        head_source(str(tmp_path / "n.csv"))

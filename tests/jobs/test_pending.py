@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from cluster.lake.store import LakeStore
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> LakeStore:
     lake = SmallLake(str(tmp_path))
     lake.publish(
         "r1",
-        images=[image(name, etag="1", bytes=10) for name in "abcdefg"]
+        images=[image(name, etag="1", bytes=10, width=64) for name in "abcdefg"]
         + [image("h", dataset="other", etag="1", bytes=10)],
         quality=[{"dataset": DATASET, "image_id": name, "kept": name != "b"} for name in "abcdefg"]
         + [{"dataset": "other", "image_id": "h", "kept": True}],
@@ -49,7 +50,7 @@ def wanted(images: str = "kept", *, retry: bool = False, among: str = "true") ->
         retry=retry,
         parameters={"model_id": "m"},
         among=among,
-        more=("etag",) if not retry else (),
+        more=("width", "study_date") if not retry else (),
     )
 
 
@@ -75,3 +76,12 @@ def test_images_without_a_result_or_a_standing_reject_are_open(
     assert found.rows["image_id"].to_pylist() == list(names)
     assert found.counts == Counts(up_to_date=up_to_date)
     assert found.rows["bytes"].to_pylist() == [10] * len(names)
+    # What follows reads the columns asked for, whether there are rows or not.
+    more = {"width": pa.int32(), "study_date": pa.date32()} if asked.more else {}
+    types = dict(zip(found.rows.column_names, found.rows.schema.types, strict=True))
+    assert types == {
+        "image_id": pa.string(), "uri": pa.string(), "frame": pa.int32(), "etag": pa.string(),
+        "bytes": pa.int64(), **more,
+    }  # fmt: skip
+    if asked.more:
+        assert found.rows["width"].to_pylist() == [64] * len(names)

@@ -1,6 +1,8 @@
 """What a training starts from: which bundles fit, what they learned, and the head svm's plan."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +316,17 @@ def test_a_checkpoint_is_read_once_while_it_stays_as_it_is(
     weights.write_bytes(b"another")
     again = train.plan(_spec(start=str(weights)), store)
     assert (len(read), again.fingerprint == first.fingerprint) == (2, False)
+
+
+def test_what_was_planned_keeps_no_lake_open(store: LakeStore, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes(b"one")
+    mine = LakeStore(store.storage)
+    train.plan(_spec(start=str(weights)), mine)
+    left = weakref.ref(mine)
+    del mine
+    gc.collect()
+    assert left() is None
 
 
 def test_a_model_of_some_sites_did_not_learn_from_the_others(store: LakeStore) -> None:

@@ -399,7 +399,7 @@ def test_what_does_not_fit_into_memory_spills_and_leaves_nothing(
 def test_a_query_gets_more_memory_while_there_is_some(
     local: SmallLake, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    monkeypatch.setattr("cluster.lake.reader.spare_mb", lambda: spare)
+    monkeypatch.setattr("cluster.lake.engine.spare_mb", lambda: spare)
     reader = LakeReader(local.storage, memory_mb=16)
     # A list can't spill: it takes some 100 MB.
     sql = "SELECT len(list(repeat('x', 1000) || range)) AS n FROM range(100000)"
@@ -417,6 +417,26 @@ def test_batches_hold_all_rows_a_few_at_a_time(lake: SmallLake) -> None:
     assert max(one.num_rows for one in found) <= 2048
     names = [name for one in found for name in one.column(0).to_pylist()]
     assert names == [f"{number:05d}" for number in range(5000)]
+
+
+# The last row can't be cast, long after the first batches.
+BREAKS = (
+    "SELECT CAST(if(range < 2999999, '1', 'DOE_' || range) AS INTEGER) AS n FROM range(3000000)"
+)
+
+
+def test_a_stream_that_breaks_tells_the_kind_of_its_error_alone(local: SmallLake) -> None:
+    with local.reader().batches(BREAKS) as batches:
+        assert batches.read_next_batch().num_rows > 0
+        with pytest.raises(QueryError) as caught:
+            batches.read_all()
+    assert str(caught.value) == "The query failed: got Conversion Error."
+    assert "DOE" not in str(caught.value.__cause__)
+
+
+def test_errors_of_whoever_reads_batches_stay_theirs(local: SmallLake) -> None:
+    with pytest.raises(OSError, match="disk full"), local.reader().batches("SELECT 1"):
+        raise OSError("disk full")
 
 
 def test_a_damaged_log_is_named(local: SmallLake) -> None:

@@ -1,7 +1,9 @@
 """Rivals that readers share: looked for again as soon as there may be others."""
 
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -91,11 +93,37 @@ def test_a_file_that_went_is_current_as_gone(lake: SmallLake) -> None:
     ]  # fmt: skip
 
 
+class HungryRivals(Rivals):
+    """Takes some 100 MB that can't spill, as it may where many images are to be ranked."""
+
+    def put(self, connection: duckdb.DuckDBPyConnection, *rest: Any) -> None:
+        connection.execute(
+            "SELECT len(list(repeat('x', 1000) || range)) FROM range(100000)"
+        ).fetchall()
+        super().put(connection, *rest)
+
+
+@pytest.mark.parametrize("spare", [2000, 63])
+def test_batches_get_more_memory_while_views_are_made(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    monkeypatch.setattr("cluster.lake.engine.spare_mb", lambda: spare)
+    lake.publish("r1", images=[image("a")])
+    reader = LakeReader(lake.storage, memory_mb=16, rivals=HungryRivals())
+    sql = "SELECT image_id FROM current_images"
+    if spare == 2000:
+        with reader.batches(sql) as batches:
+            assert batches.read_all()["image_id"].to_pylist() == ["a"]
+    else:
+        with pytest.raises(QueryError, match="more memory than it may use"), reader.batches(sql):
+            pass
+
+
 @pytest.mark.parametrize("spare", [2000, 63])
 def test_batches_get_more_memory_before_the_first(
     lake: SmallLake, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
-    monkeypatch.setattr("cluster.lake.reader.spare_mb", lambda: spare)
+    monkeypatch.setattr("cluster.lake.engine.spare_mb", lambda: spare)
     reader = LakeReader(lake.storage, memory_mb=16)
     # A list can't spill: it takes some 100 MB.
     sql = "SELECT len(list(repeat('x', 1000) || range)) AS n FROM range(100000)"

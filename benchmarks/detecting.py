@@ -25,10 +25,10 @@ from workers.detection.families import family_of
 from workers.detection.maps import Reading, to_original
 from workers.pixels.recipe import Geometry
 
-IMAGES = 768
+IMAGES = 384
 ROUNDS = 2
 LESSONS = 120
-SIZE_PX = 128
+SIZE_PX = 256
 ARCHITECTURES: Mapping[str, str] = {"centernet": "resnet18", "yolox": "yolox-nano"}
 ALONE = Bar(0.95, "x", at_least=True)
 READING = Bar(10, "%")
@@ -89,7 +89,10 @@ def _reading_shares(place: Place) -> tuple[list[float], float]:
         started = time.process_time()
         outputs_NR = network.outputs(pixels_NCSS)
         passed = time.process_time()
-        boxes = [to_original(one, geometry, (448, 448)) for one in reading.detections(outputs_NR)]
+        boxes = [
+            to_original(one, geometry, (2 * SIZE_PX, 2 * SIZE_PX))
+            for one in reading.detections(outputs_NR)
+        ]
         ended = time.process_time()
         found += sum(map(len, boxes))
         if turn >= 2:  # the first ones warm up

@@ -96,7 +96,7 @@ ROWS: tuple[Row, ...] = (
         "score with detectors against forward passes alone, and reading boxes from their maps",
         "0.95; 10 %",
         detecting.measure,
-        minutes=3,
+        minutes=5,
     ),
     Row(
         "train",

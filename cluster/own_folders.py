@@ -7,7 +7,8 @@ patients. The next one that makes such a folder by `make_folder` removes them.
 import json
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,12 +23,20 @@ def make_folder(kind: str) -> Path:
     """Make a folder ``rayward-<kind>-*`` of this process's own, of mode 0700; sweeps before."""
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{kind}-"))
-    claim(folder)
+    _claim(folder)
     return folder
 
 
-def claim(folder: Path) -> None:
-    """Say in a folder ``rayward-*-*`` of the temporary one that it is this process's own."""
+@contextmanager
+def passing_folder(kind: str) -> Iterator[Path]:
+    """A folder like `make_folder`'s for as long as the block lasts; nothing is swept before."""
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{kind}-") as folder:
+        _claim(Path(folder))
+        yield Path(folder)
+
+
+def _claim(folder: Path) -> None:
+    """Say in a folder that it is this process's own."""
     (folder / _OWNER).write_text(json.dumps(asdict(Holder.this_process())))
 
 

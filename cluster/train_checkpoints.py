@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from cluster.lake.layout import train_prefix
+from cluster.own_folders import passing_folder
 from cluster.storage import Storage
 
 _MARKER = ".json"
@@ -54,8 +54,8 @@ class Checkpoints:
     @contextmanager
     def newest(self) -> Iterator[Path | None]:
         """The newest whole checkpoint as a folder of this machine, or None where there is none."""
-        with TemporaryDirectory(prefix="rayward-resume-") as scratch:
-            folders = (self._fetch(name, Path(scratch) / name) for name in self._names())
+        with passing_folder("resume") as scratch:
+            folders = (self._fetch(name, scratch / name) for name in self._names())
             yield next((folder for folder in folders if folder is not None), None)
 
     def _names(self) -> list[str]:

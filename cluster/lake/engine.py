@@ -1,6 +1,7 @@
 """How DuckDB runs: its memory and threads, where it spills, and that it loads nothing."""
 
 import os
+from pathlib import Path
 
 import psutil
 
@@ -12,12 +13,12 @@ _THREAD_MB = 48
 _MORE_MEMORY = 4
 
 
-def settings(spill: str, memory_mb: int) -> dict[str, str | bool | int | float | list[str]]:
+def settings(spill: Path, memory_mb: int) -> dict[str, str | bool | int | float | list[str]]:
     """The configuration of a connection that spills into the folder ``spill``."""
     return {
         "memory_limit": f"{memory_mb}MB",
         "threads": max(1, min(os.cpu_count() or 1, _MOST_THREADS, memory_mb // _THREAD_MB)),
-        "temp_directory": spill,
+        "temp_directory": str(spill),
         # Keeping the order of rows of the files would mean holding them back in memory.
         "preserve_insertion_order": False,
         "autoinstall_known_extensions": False,

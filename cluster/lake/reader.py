@@ -8,13 +8,11 @@ whatever is published in that snapshot lies in the tables opened after it.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import cached_property
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
@@ -36,7 +34,7 @@ from cluster.lake.statements import (
 )
 from cluster.lake.view import View
 from cluster.lake.views import VIEWS
-from cluster.own_folders import claim
+from cluster.own_folders import passing_folder
 from cluster.storage import Storage
 from schemas.errors import QueryError
 from schemas.reasons import RunState
@@ -228,10 +226,9 @@ class LakeReader:
         tables = [name for name in names if name in TABLES]
         # A folder that only this user can read: what spills may be rows about patients.
         with (
-            tempfile.TemporaryDirectory(prefix="rayward-query-") as spill,
+            passing_folder("query") as spill,
             duckdb.connect(config=settings(spill, memory_mb)) as connection,
         ):
-            claim(Path(spill))
             connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
             # Asked for once: what is not allowed here can't be read below.
             paths = {name: self._paths(name, self.files(name)) for name in tables}

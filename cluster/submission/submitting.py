@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from cluster.lake.store import LakeStore
 from cluster.nights.night import Night
+from cluster.own_folders import passing_folder
 from cluster.runner import select
 from cluster.storage import Storage
 from cluster.submission.client import CHECK_NOTE, LAKE_NOTE, ORDER_NOTE, Cluster, JobOrder
@@ -168,8 +168,8 @@ def _packed(
     extra = {ORDER_FILE: order.to_bytes(), QUESTION_FILE: json.dumps(asdict(question)).encode()}
     store.storage.put(nonce_path(question.nonce), question.nonce.encode())
     try:
-        with tempfile.TemporaryDirectory(prefix="rayward-package-") as folder:
-            target = Path(folder) / "package.zip"
+        with passing_folder("package") as folder:
+            target = folder / "package.zip"
             held = cluster.access.token
             token = held.get_secret_value() if held else None
             package = pack(wish.working_dir, target, extra, without=_left_out(wish), token=token)

@@ -157,7 +157,7 @@ def test_nothing_is_left_of_an_embedded_ray(done: Place) -> None:
 
     left = [
         path
-        for path in Path(tempfile.gettempdir()).glob("rayward-*-*")
+        for path in Path(tempfile.gettempdir()).glob("rayward-[0-9]*-*")
         if not Path(f"/proc/{path.name.split('-')[1]}").exists()
         and path.stat().st_mtime > (done.folder / "job.yaml").stat().st_mtime
     ]

@@ -103,7 +103,7 @@ ROWS: tuple[Row, ...] = (
         "Ray Train against torchrun with the same loop and workers",
         "0.95",
         training.measure,
-        minutes=3,
+        minutes=6,
     ),
     Row(
         "nodes",

@@ -37,6 +37,8 @@ def quiet_libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Ray keeps its token below the home, which changes from test to test while a Ray runs on.
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Otherwise Ray's workers give way to the other test processes, and their tests wait.
+        patch.setenv("RAY_worker_niceness", "0")
         yield
 
 

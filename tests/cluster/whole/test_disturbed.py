@@ -139,6 +139,7 @@ def wait_for_receipts(place: Place, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_once_one_is_turned_away(done: Place, tmp_path: Path) -> None:
     place = done.with_lake(tmp_path / "race", without=("predictions",))
     first = place.start("run", "job.yaml", *SCORE)
@@ -180,6 +181,7 @@ def test_an_image_that_kills_its_decoder_is_rejected_alone(done: Place, tmp_path
     assert again["status"] == "up_to_date"
 
 
+@pytest.mark.slow
 def test_a_reader_sees_nothing_of_a_run_until_it_is_published(done: Place, tmp_path: Path) -> None:
     from cluster.lake.store import LakeStore
 

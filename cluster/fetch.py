@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -17,9 +18,11 @@ from cluster.storage import Storage, open_storage
 from schemas.errors import RejectedImage
 from schemas.plan import Blob, PreparedPixels
 from schemas.reasons import RejectReason
+from workers.content import content_id, content_of
 from workers.pseudonyms import Pseudonymizer, is_masked
 
 _READERS = 16
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Fetcher:
@@ -39,6 +42,7 @@ class Fetcher:
 
         Rows of one file share one object. Rows in ``without`` and rows whose column ``read`` is
         false get no bytes. Rows need ``uri`` and ``etag``; a table without ``uri`` reads nothing.
+        With ``image_id``, a file that was only touched or copied anew since is still the same.
         Where a column ``prepared`` names a file of the lake, its pixels take the source's place.
         """
         if "uri" not in rows.column_names:
@@ -46,12 +50,14 @@ class Fetcher:
         uris, etags = rows["uri"].to_pylist(), rows["etag"].to_pylist()
         wanted = rows["read"].to_pylist() if "read" in rows.column_names else [True] * len(uris)
         prepared = self._prepared(rows, without)
-        files = {
-            uri: etag
-            for row, (uri, etag, read) in enumerate(zip(uris, etags, wanted, strict=True))
+        missing = [
+            row
+            for row, read in enumerate(wanted)
             if read and row not in without and row not in prepared
-        }
-        blobs = self.fetch_files(files)
+        ]
+        ids = rows["image_id"].to_pylist() if "image_id" in rows.column_names else None
+        contents = {uris[row]: content_of(ids[row]) for row in missing} if ids else _NONE
+        blobs = self.fetch_files({uris[row]: etags[row] for row in missing}, contents)
         return [
             prepared.get(row) or blobs.get(uri, b"") if read else b""
             for row, (uri, read) in enumerate(zip(uris, wanted, strict=True))
@@ -72,19 +78,25 @@ class Fetcher:
             pixels.update({row: found[ids[row]] for row in members if ids[row] in found})
         return pixels
 
-    def fetch_files(self, files: Mapping[str, str]) -> dict[str, Blob]:
-        """The bytes of each file of uri and etag."""
+    def fetch_files(
+        self, files: Mapping[str, str], contents: Mapping[str, str] = _NONE
+    ) -> dict[str, Blob]:
+        """The bytes of each file of uri and etag.
+
+        With another etag a file is another one, unless ``contents`` has its `content_id`.
+        """
         # Buckets and the key are opened before the threads start.
         places = {uri: self._place(uri) for uri in files}
 
         def read(uri: str) -> Blob:
             storage, path = places[uri]
             try:
-                if storage is None:
-                    return _read_local(path, files[uri])
-                return _read_object(storage, path, files[uri])
+                data, etag = _read_local(path) if storage is None else _read_object(storage, path)
             except RejectedImage as reject:
                 return reject
+            if etag != files[uri] and (uri not in contents or content_id(data) != contents[uri]):
+                return RejectedImage(RejectReason.CHANGED_DURING_RUN)
+            return data
 
         if len(files) <= 1:
             return {uri: read(uri) for uri in files}
@@ -104,22 +116,21 @@ class Fetcher:
         return self._buckets[parts.netloc], uri.removeprefix(f"s3://{parts.netloc}/")
 
 
-def _read_local(path: str, etag: str) -> bytes:
+def _read_local(path: str) -> tuple[bytes, str]:
+    """A file and its etag."""
     try:
         with Path(path).open("rb") as file:
             data = file.read()
             # Asked of the open file after reading: a file rewritten meanwhile shows here.
-            found = local_etag(os.fstat(file.fileno()))
+            return data, local_etag(os.fstat(file.fileno()))
     except FileNotFoundError:
         raise RejectedImage(RejectReason.GONE_DURING_RUN) from None
     except OSError as error:
         raise RejectedImage(RejectReason.UNREADABLE, os.strerror(error.errno or 0)) from None
-    if found != etag:
-        raise RejectedImage(RejectReason.CHANGED_DURING_RUN)
-    return data
 
 
-def _read_object(storage: Storage, path: str, etag: str) -> bytes:
+def _read_object(storage: Storage, path: str) -> tuple[bytes, str]:
+    """An object and its etag."""
     try:
         data, entry = storage.get_tagged(path)
     except FileNotFoundError:
@@ -127,6 +138,4 @@ def _read_object(storage: Storage, path: str, etag: str) -> bytes:
     except (BaseError, BotoCoreError, OSError) as error:
         # Its message names the object, whose name may hold an identifier.
         raise RejectedImage(RejectReason.UNREADABLE, type(error).__name__) from None
-    if entry.etag != etag:
-        raise RejectedImage(RejectReason.CHANGED_DURING_RUN)
-    return data
+    return data, entry.etag

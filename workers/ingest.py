@@ -1,7 +1,6 @@
 """The shard function of `ingest`: from files to rows of `images`, or to rejects."""
 
 import datetime
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from schemas.plan import Blob, PreparedPixels, ShardFunction, ShardResult
 from schemas.reasons import TRANSIENT, RejectReason
 from schemas.rejects import reject_row
 from schemas.tables import rows_of
+from workers.content import content_id, frame_id
 from workers.ingest_actions import FACTS, GONE, READ, STAGE
 from workers.pixels.decode import FrameFacts, HeaderFacts, ImageFile, Limits, open_image
 from workers.pseudonyms import Pseudonymizer, key_file
@@ -40,11 +40,6 @@ def load(params: Mapping[str, Any]) -> ShardFunction:
         )
     ingest = _Ingest(params, pseudonymizer)
     return ingest.shard
-
-
-def content_id(data: bytes) -> str:
-    """The 128-bit content hash of a file in 32 hex digits (BLAKE2b)."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 class _Ingest:
@@ -126,7 +121,7 @@ class _Ingest:
             {
                 **shared,
                 **self._facts(row, header, frame),
-                "image_id": f"{content}.{number}" if several else content,
+                "image_id": frame_id(content, number if several else None),
                 "frame": number,
                 "width": frame.width,
                 "height": frame.height,

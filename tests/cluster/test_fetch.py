@@ -10,6 +10,7 @@ from cluster.fetch import Fetcher
 from cluster.sources import list_source
 from schemas.errors import KeyFileError, RejectedImage
 from schemas.reasons import RejectReason
+from workers.content import content_id
 from workers.pseudonyms import Pseudonymizer
 
 
@@ -57,6 +58,18 @@ def test_what_changed_or_vanished_since_planning_is_told_apart(folder: Path) -> 
         RejectReason.GONE_DURING_RUN,
         RejectReason.CHANGED_DURING_RUN,
     ]
+
+
+def test_what_was_only_touched_is_still_the_image_that_was_planned(folder: Path) -> None:
+    rows = rows_of(folder)
+    ids = [content_id(Path(uri).read_bytes()) for uri in rows["uri"].to_pylist()]
+    rows = rows.append_column("image_id", pa.array([ids[0], f"{ids[1]}.3", ids[2]]))
+    os.utime(folder / "a.png", ns=(1, 1))
+    os.utime(folder / "b.png", ns=(1, 1))
+    (folder / "c.png").write_bytes(b"d.png" * 10)
+    same, frame, other = Fetcher().fetch(rows)
+    assert (same, frame) == (b"a.png" * 10, b"b.png" * 10)
+    assert reason(other) is RejectReason.CHANGED_DURING_RUN
 
 
 def test_rows_that_need_no_bytes_read_nothing(folder: Path) -> None:

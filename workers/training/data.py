@@ -1,12 +1,13 @@
 """Training images in memory: each rank owns a slice of the images, decoded once."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import RejectedImage
+from schemas.errors import RejectedImage, RunError
 
 Image = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -23,6 +24,16 @@ class Reject:
 
     row: int
     reason: RejectedImage
+
+
+def none_readable(rejects: Sequence[RejectedImage]) -> RunError:
+    """The error of a training whose validation images are all rejected: how many for what."""
+    reasons = Counter(one.reason.value for one in rejects).most_common()
+    return RunError(
+        "No validation image can be read",
+        got=f"{len(rejects)} images: " + ", ".join(f"{reason} {n}" for reason, n in reasons),
+        remedy="run `ingest` again, which looks at the archive anew and names what is unreadable",
+    )
 
 
 class ImageCache:

@@ -12,7 +12,7 @@ from schemas.errors import RunError
 from workers.training import ranks
 from workers.training.checkpoint import Progress
 from workers.training.context import TrainContext
-from workers.training.data import ImageCache, ReadImages, Reject, own_rows
+from workers.training.data import ImageCache, ReadImages, Reject, none_readable, own_rows
 from workers.training.examples import Examples
 from workers.training.loop import Batch
 from workers.training.memory import image_bytes
@@ -84,8 +84,8 @@ def open_caches(
 
     caches = Caches(cache("train", room - val_room), cache("val", val_room))
     if not sum(ranks.gather_counts(len(caches.val), torch.device(context.device))):
-        count = len(examples.of_part("val"))
-        raise RunError("No validation image can be read", got=f"{count} images")
+        mine = [one.reason for one in caches.val.rejects]
+        raise none_readable([one for rank in ranks.gather_objects(mine) for one in rank])
     return caches
 
 

@@ -9,9 +9,9 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import RejectedImage, RunError
+from schemas.errors import RejectedImage
 from workers.pixels.steps import Recipe
-from workers.training.data import ReadImages, read_in_order
+from workers.training.data import ReadImages, none_readable, read_in_order
 from workers.training.examples import Examples
 
 MOST_VALIDATION = 20_000
@@ -55,10 +55,13 @@ def decode_validation(
         rows = rows[np.linspace(0, len(rows) - 1, most, dtype=np.int64)]
     pixels_NCSS = np.empty((len(rows), *shape), np.uint8)
     usable: list[int] = []
+    rejects: list[RejectedImage] = []
     for position, image in read_in_order(rows, read, order=None):
-        if not isinstance(image, RejectedImage):
+        if isinstance(image, RejectedImage):
+            rejects.append(image)
+        else:
             pixels_NCSS[len(usable)] = image
             usable.append(int(rows[position]))
     if not usable:
-        raise RunError("No validation image can be read", got=f"{len(rows)} images")
+        raise none_readable(rejects)
     return pixels_NCSS[: len(usable)], usable

@@ -212,7 +212,9 @@ def test_a_validation_part_that_cannot_be_read_is_refused(
     examples = make_examples(48, 20)
     lost = replace(examples, fetch=lambda rows: _without_val(examples, rows))
     context = LocalContext(tmp_path / "kept")
-    with pytest.raises(RunError, match="No validation image can be read: got 20 images"):
+    with pytest.raises(
+        RunError, match="No validation image can be read: got 20 images: unknown_format 20"
+    ):
         fit_classifier(config, lost, context, origin=Origin(), cache_bytes=CACHE)
 
 

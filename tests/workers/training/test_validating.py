@@ -125,5 +125,7 @@ def test_images_that_cannot_be_read_judge_no_bundle(make_examples: MakeExamples)
     )
     assert some.pixels_NCHW.shape == (3, 1, 8, 8)
     assert some.groups == ["p2", "p2", "p3"]
-    with pytest.raises(RunError, match="No validation image can be read: got 20 images"):
+    with pytest.raises(
+        RunError, match="No validation image can be read: got 20 images: unknown_format 20"
+    ):
         read_validation(RECIPE, ("dark", "bright"), Examples(examples.rows, broken))

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,8 +25,9 @@ from benchmarks import (
     training,
 )
 from benchmarks.harness import Context, Outcome, Row, run_row, usable_cores
-from benchmarks.machine import facts
+from benchmarks.machine import commit, facts, load
 from benchmarks.output import (
+    MeasuredElsewhereError,
     document,
     markdown,
     save,
@@ -140,6 +142,10 @@ def main() -> int:
     os.environ.pop("RAY_ADDRESS", None)
     try:
         outcomes = _measure(work, options, console)
+    except MeasuredElsewhereError as error:
+        print(f"An earlier call measured a row elsewhere. {error}", file=sys.stderr)
+        print("Measure it again with --only, or leave --resume out.", file=sys.stderr)
+        return 2
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -149,13 +155,19 @@ def main() -> int:
 
 
 def _measure(work: Path, options: argparse.Namespace, console: Console) -> list[Outcome]:
-    """Measure the rows asked for; with ``--resume``, those that an earlier call has not."""
+    """Measure the rows asked for; with ``--resume``, those that an earlier call has not.
+
+    Raises:
+        MeasuredElsewhereError: before anything is measured, if that was another machine.
+    """
+    machine, code = facts(usable_cores()), commit()
+    found = {row.name: saved(KEPT, row, options.scale, machine) for row in ROWS if options.resume}
     outcomes = []
     for row in ROWS:
-        earlier = saved(KEPT, row, options.scale) if options.resume else None
-        if earlier:
+        if earlier := found.get(row.name):
             outcomes.append(earlier)
-        if earlier or row.name not in options.only:
+            continue
+        if row.name not in options.only:
             continue
         console.print(f"[bold]{row.name}[/]: {row.what} (about {row.minutes:g} min)")
         context = Context(
@@ -166,8 +178,10 @@ def _measure(work: Path, options: argparse.Namespace, console: Console) -> list[
             cores=usable_cores(),
             say=lambda text: console.print(f"  {text}"),
         )
-        outcomes.append(run_row(row, context))
-        save(KEPT, outcomes[-1], options.scale)
+        before = load()
+        outcome = replace(run_row(row, context), commit=code, load_before=before)
+        outcomes.append(outcome)
+        save(KEPT, outcome, options.scale, machine)
         console.print(f"  took {outcomes[-1].seconds:.0f} s")
     return outcomes
 

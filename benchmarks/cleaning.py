@@ -15,6 +15,8 @@ from benchmarks.archive import make_archive
 from benchmarks.driving import driver, fresh_copy, ray_nodes, run_file, steady_rate, timed
 from benchmarks.harness import Bar, Context, Figure, figure
 from benchmarks.niceness import as_ray_worker
+from jobs.clean import thresholds
+from schemas.specs.clean import CleanSpec
 from workers.cleaning import inspect
 from workers.pixels.checks import Thresholds, drop_reason
 from workers.pixels.decode import open_image
@@ -92,7 +94,7 @@ def loop_rate(paths: Sequence[str], processes: int, part_images: int) -> float:
 def _clean_part(paths: Sequence[str]) -> int:
     found = [inspect(open_image(Path(path).read_bytes()).pixels(0)) for path in paths]
     hashes = hash_thumbnails([one.thumbnail for one in found])
-    limits = Thresholds(min_side=0, min_contrast=2.0, min_brightness=4.0, min_sharpness=0.004)
+    limits = Thresholds(**thresholds(CleanSpec.model_validate(clean_job(len(paths)))))
     reasons = [drop_reason(one.measures, limits) for one in found]
     assert len(hashes) == len(reasons)
     return len(reasons)

@@ -108,8 +108,8 @@ class JobFileRun:
     @property
     def spec(self) -> PhantomsSpec:
         """How the archive was made."""
-        os.environ |= self.env
-        spec = next(one for one in load(_FILE).jobs if one.name == "files")
+        jobs = load(_FILE, env=os.environ | self.env).jobs
+        spec = next(one for one in jobs if one.name == "files")
         assert isinstance(spec, PhantomsSpec)
         return spec
 

@@ -135,6 +135,10 @@ class Outcome:
     figures: list[Figure]
     seconds: float
     failure: str | None = None
+    commit: str = ""
+    """The code that was measured."""
+    load_before: float | None = None
+    """Processes that waited for a CPU when it began, on average."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from benchmarks.processes import ROOT
 
 PACKAGES = [
     "ray",
@@ -26,16 +29,30 @@ PACKAGES = [
 
 
 def facts(cores: int) -> dict[str, object]:
-    """CPU model, usable cores, memory in GiB and versions."""
+    """CPU model, usable cores, memory in GiB and versions: what two rows of a table must share."""
     return {
         "cpu": _cpu_model(),
         "cores": cores,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
-        "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def load() -> float:
+    """Processes at work or waiting for a CPU, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def commit() -> str:
+    """The commit of the code, with a `+` where files differ from it; `unknown` without git."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return told.stdout.strip() or "unknown"
 
 
 def _cpu_model() -> str:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.phantoms import corpus_of
 from schemas.specs.phantoms import PhantomsSpec
 from workers.phantoms.corpus import Corpus
 
-_FLAWED_SHARE = 0.02
 _OTHER_SEED = 1_000_003
 
 
@@ -40,15 +40,4 @@ def _write(archive: Path, corpus: Corpus, index: int) -> Path:
 
 
 def _corpus(spec: PhantomsSpec, seed: int, count: int) -> Corpus:
-    return Corpus(
-        seed=seed,
-        count=count,
-        size=spec.size,
-        modalities=spec.modalities.model_dump(mode="json"),
-        sites=spec.sites,
-        scale_bar_share=spec.scale_bar_share,
-        near_duplicate_share=spec.near_duplicate_share,
-        duplicate_share=spec.duplicate_share,
-        broken_share=spec.broken_share,
-        flawed_share=_FLAWED_SHARE,
-    )
+    return Corpus(**corpus_of(spec) | {"seed": seed, "count": count})

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,14 @@ from rich.table import Table
 from benchmarks.harness import Bar, Figure, Outcome, Row
 
 _FIELDS = ("what", "value", "unit", "low", "high", "details", "note")
+Machine = Mapping[str, Any]
+"""What `benchmarks.machine.facts` says."""
+
 OPENS, CLOSES = "<!-- bench -->", "<!-- /bench -->"
+
+
+class MeasuredElsewhereError(Exception):
+    """A row that was saved on another machine than this one."""
 
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
@@ -26,6 +33,8 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
         style = "red" if row[-1].startswith("failed") else "yellow" if row[-1] != "met" else None
         table.add_row(*row, style=style if row[-1] else None)
     console.print(table)
+    if noted := commits(outcomes):
+        console.print(noted)
 
 
 def lines(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str, str]]:
@@ -47,40 +56,66 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     """The same table as Markdown."""
     head = ["| what | measured | bar | |", "|---|---|---|---|"]
     body = [f"| {' | '.join(line[1:])} |" for line in lines(outcomes)]
-    return "\n".join(head + body)
+    noted = commits(outcomes)
+    return "\n".join([*head, *body, *(["", noted] if noted else [])])
 
 
-def document(
-    outcomes: Sequence[Outcome], machine: dict[str, object], scale: float
-) -> dict[str, Any]:
+def commits(outcomes: Sequence[Outcome]) -> str:
+    """Which rows were measured at which commit; nothing where they share one."""
+    rows: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome.commit, []).append(outcome.row.name)
+    if len(rows) < 2:
+        return ""
+    told = [f"{', '.join(names)} at {commit}" for commit, names in rows.items()]
+    return f"Measured at several commits: {'; '.join(told)}."
+
+
+def document(outcomes: Sequence[Outcome], machine: Machine, scale: float) -> dict[str, Any]:
     """Everything measured, as plain JSON values."""
     return {
-        "machine": machine,
+        "machine": dict(machine),
         "scale": scale,
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
         "rows": [_row(outcome) for outcome in outcomes],
     }
 
 
-def saved(folder: Path, row: Row, scale: float) -> Outcome | None:
-    """What an earlier call measured of a row at the same scale; nothing if it failed."""
+def saved(folder: Path, row: Row, scale: float, machine: Machine) -> Outcome | None:
+    """What an earlier call measured of a row at the same scale; nothing if it failed.
+
+    Raises:
+        MeasuredElsewhereError: if it was another machine, or had other versions.
+    """
     path = folder / f"{row.name}.json"
     if not path.exists():
         return None
     found = json.loads(path.read_text())
     if found["scale"] != scale or found["failure"] is not None:
         return None
+    if differing := _differences(found.get("machine", {}), machine):
+        raise MeasuredElsewhereError(f"{row.name}: {'; '.join(differing)}")
     figures = []
     for one in found["figures"]:
         bar = one.pop("limit")
         known = {name: one[name] for name in _FIELDS}
         figures.append(Figure(**known, bar=None if bar is None else Bar(**bar)))
-    return Outcome(row, figures, found["seconds"])
+    told = {"commit": found["commit"], "load_before": found["load_before"]}
+    return Outcome(row, figures, found["seconds"], **told)
 
 
-def save(folder: Path, outcome: Outcome, scale: float) -> None:
-    """Keep what was measured of a row, for a call that goes on."""
-    write_json(folder / f"{outcome.row.name}.json", {"scale": scale} | _row(outcome))
+def _differences(there: Machine, here: Machine) -> list[str]:
+    """What is not the same, in words; the versions one by one."""
+    pairs = {name: (there.get(name), one) for name, one in here.items() if name != "versions"}
+    versions = there.get("versions", {})
+    pairs |= {name: (versions.get(name), one) for name, one in here.get("versions", {}).items()}
+    return [f"{name} {old}, here {new}" for name, (old, new) in pairs.items() if old != new]
+
+
+def save(folder: Path, outcome: Outcome, scale: float, machine: Machine) -> None:
+    """Keep what was measured of a row, and where, for a call that goes on."""
+    told = {"scale": scale, "machine": dict(machine)} | _row(outcome)
+    write_json(folder / f"{outcome.row.name}.json", told)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -129,6 +164,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.row.name,
         "what": outcome.row.what,
         "bar": outcome.row.bar,
+        "commit": outcome.commit,
+        "load_before": outcome.load_before,
         "seconds": round(outcome.seconds, 1),
         "failure": outcome.failure,
         "figures": [_plain(one) for one in outcome.figures],

@@ -1,10 +1,12 @@
 """Runs the jobs of a file in order, and says what each would do."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.kinds import KINDS
 from cluster.lake.store import LakeStore
+from cluster.needs import direct_needs
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from cluster.nights.scoring import (
     is_for_nights,
@@ -39,6 +41,8 @@ class Workplace:
     night: Night
     study: Callable[[StudySpec], Report]
     """Runs a study, which brings processes of its own."""
+    at_work: AtWork = field(default_factory=AtWork)
+    """Told which job is at work."""
 
 
 def run_jobs(
@@ -48,8 +52,11 @@ def run_jobs(
     address: str | None,
     progress: Progress,
     night: Night | None = None,
+    at_work: AtWork | None = None,
 ) -> Iterator[Report]:
     """Run the jobs of a file in order; yields each report as its job ends.
+
+    ``at_work`` is told which job that is, at any moment.
 
     After a job that ends as failed, as a study of which a trial did, later jobs do not run. A score
     job of a night has a report for each model and slice, and a job that goes on with an earlier
@@ -64,7 +71,11 @@ def run_jobs(
     session = RaySession(address)
     with RayPool(store.root, session, progress) as pool:
         place = Workplace(
-            store, pool, night, lambda study: run_study(study, store, session, progress)
+            store,
+            pool,
+            night,
+            lambda study: run_study(study, store, session, progress),
+            at_work or AtWork(),
         )
         yield from work_through(selected, place)
 
@@ -91,7 +102,7 @@ def work_through(selected: Sequence[JobSpec], place: Workplace) -> Iterator[Repo
 def _work_through(
     selected: Sequence[JobSpec], place: Workplace, held: list[Report]
 ) -> Iterator[Report]:
-    for spec in selected:
+    for spec in place.at_work.through(selected):
         failed = False
         for report in _run(spec, place, {one.run_id for one in held if one.run_id}):
             failed = failed or report.status == "failed"
@@ -114,39 +125,45 @@ def _run(spec: JobSpec, place: Workplace, told: Collection[str]) -> Iterator[Rep
         yield from until_caught_up(lambda: KINDS[spec.kind].run(spec, place.pool, place.store))
 
 
-def plan_jobs(job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
+def plan_jobs(
+    job_file: JobFile, only: Sequence[str], at_work: AtWork | None = None
+) -> Iterator[Report]:
     """Say what each job would do as things stand; writes nothing and starts no Ray.
 
-    A job that needs what an earlier one has yet to make is reported as waiting for it.
+    A job that needs what an earlier one has yet to make is reported as waiting for it: what it
+    would do is only known then.
     """
     store = LakeStore.peek(job_file.lake)
-    unmade: list[str] = []
-    for spec in select(job_file, only):
+    unmade: list[JobSpec] = []
+    for spec in (at_work or AtWork()).through(select(job_file, only)):
+        waits_for = ", ".join(one.name for one in direct_needs(spec, unmade))
         try:
             with store.snapshot():
                 plans = _plans(spec, store)
         except (BundleError, SourceError, SplitError):
-            if not unmade:
+            if not waits_for:
                 raise
-            yield _waiting(spec, unmade)
+            plans = []
+        if waits_for or any(plan.inputs.num_rows for plan in plans):
+            unmade.append(spec)
+        if waits_for and not any(plan.inputs.num_rows for plan in plans):
+            facts = {"waits for": waits_for}
+            yield Report(kind=spec.kind, name=spec.name, status="waiting", facts=facts)
             continue
-        if unmade and not any(plan.inputs.num_rows or plan.counts.input for plan in plans):
-            yield _waiting(spec, unmade)
-            continue
-        if any(plan.inputs.num_rows for plan in plans):
-            unmade.append(spec.name)
         for plan in plans:
-            yield _planned(spec, plan)
+            yield _planned(spec, plan, waits_for)
 
 
-def _planned(spec: JobSpec, plan: Plan) -> Report:
+def _planned(spec: JobSpec, plan: Plan, waits_for: str) -> Report:
+    """What a job would do at once; after those it waits for, there may be more."""
+    more = {"and what comes of": waits_for} if waits_for else {}
     return Report(
         kind=spec.kind,
         name=spec.name,
         status="planned" if plan.inputs.num_rows else "up_to_date",
         counts=replace(plan.counts, done=plan.counts.done + plan.inputs.num_rows),
         unit=plan.unit,
-        facts=dict(plan.facts) | ({} if spec.kind == "study" else {"shards": plan.shards}),
+        facts=dict(plan.facts) | ({} if spec.kind == "study" else {"shards": plan.shards}) | more,
     )
 
 
@@ -157,13 +174,6 @@ def _plans(spec: JobSpec, store: LakeStore) -> list[Plan]:
     if isinstance(spec, ScoreSpec) and is_for_nights(spec):
         return [plan_scoring(one, store) for one in scorings_of(spec, store)]
     return [KINDS[spec.kind].plan(spec, store)]
-
-
-def _waiting(spec: JobSpec, unmade: list[str]) -> Report:
-    """A job that can't be planned yet; later ones wait for it in turn."""
-    facts = {"waits for": ", ".join(unmade)}
-    unmade.append(spec.name)
-    return Report(kind=spec.kind, name=spec.name, status="waiting", facts=facts)
 
 
 def select(job_file: JobFile, only: Sequence[str]) -> list[JobSpec]:

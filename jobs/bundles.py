@@ -53,6 +53,21 @@ def is_trained(model: str, made_by: str, store: Store) -> bool:
     return bool(newest["fingerprint"].to_pylist() == [made_by])
 
 
+def require_classifier(bundle: Mapping[str, Any], remedy: str) -> None:
+    """Refuse a bundle whose scores are no probabilities of classes.
+
+    Raises:
+        BundleError: if it is a detector, or has no classes.
+    """
+    if bundle["family"] != "classifier":
+        raise BundleError(
+            "The bundle is no classifier",
+            where=reference(bundle),
+            got=bundle["family"],
+            remedy=remedy,
+        )
+
+
 def detection_settings(bundle: Mapping[str, Any], store: Store) -> DetectionSettings:
     """What a bundle's detections mean, from its configuration.
 

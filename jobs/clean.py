@@ -1,6 +1,7 @@
 """The kind `clean`: find what should not be used, and say why."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +10,38 @@ from jobs.batch import bounds_by_bytes, run_batch
 from jobs.pending import Wanted, find_pending
 from schemas.plan import Plan, fingerprint
 from schemas.protocols import Pool, Report, Store
+from schemas.reasons import DropReason
 from schemas.specs.clean import CleanSpec
 from workers.pixels.decoder import DECODER_VERSION
 from workers.pixels.hexes import hashes_from_hex
 from workers.pixels.steps import DECODER
+
+_JUDGED = """
+image_id IN (SELECT image_id FROM current_quality WHERE dataset = $dataset AND recipe = $recipe)
+AND image_id NOT IN (SELECT unnest(CAST($orphans AS VARCHAR[])))"""
+
+_ORPHANS = """
+SELECT duplicate.image_id FROM current_quality AS duplicate
+LEFT JOIN current_quality AS original ON original.image_id = duplicate.duplicate_of
+    AND original.dataset = $dataset AND original.recipe = $recipe AND original.kept
+LEFT JOIN current_images AS there ON there.image_id = original.image_id
+    AND there.dataset = $dataset
+WHERE duplicate.dataset = $dataset AND duplicate.recipe = $recipe
+    AND duplicate.duplicate_of IS NOT NULL AND there.image_id IS NULL
+"""
+"""Images dropped for one that is gone from the archive or kept no more. To ask for them apart takes
+less memory than to ask of every image."""
+
+_UNLIKE = """
+SELECT count(*) FILTER (len(one.patient_ids) > 0 AND len(other.patient_ids) > 0
+        AND NOT list_has_any(one.patient_ids, other.patient_ids)) AS "repeat another patient's",
+    count(*) FILTER (one.label <> other.label) AS "repeat one of another label"
+FROM current_quality AS found
+JOIN current_images AS one ON one.image_id = found.image_id AND one.dataset = $dataset
+JOIN current_images AS other ON other.image_id = found.duplicate_of AND other.dataset = $dataset
+WHERE found.dataset = $dataset AND found.recipe = $recipe AND found.duplicate_of IS NOT NULL
+"""
+"""Near-duplicates that may be none: a small hash can't tell all pictures of one organ apart."""
 
 _KEPT = """
 SELECT image_id, phash FROM current_quality JOIN current_images USING (dataset, image_id)
@@ -24,20 +53,25 @@ ORDER BY image_id
 def plan(spec: CleanSpec, store: Store) -> Plan:
     """Plan the images of the data set whose latest verdict is not by these rules.
 
-    A reject stands until the image's bytes, the rules or the decoders change, or rejects are
+    A near-duplicate is judged again when the image that was kept in its place is gone, or kept no
+    more. A reject stands until the image's bytes, the rules or the decoders change, or rejects are
     retried, and a transient one not at all; images whose verdict waits in a held run are left
     out. Images kept earlier, and still there, go along for the finishing step: new ones are
     near-duplicates of them too.
+
+    Raises:
+        SourceError: if the lake has no such data set.
     """
+    judged = {"dataset": spec.dataset, "recipe": recipe(spec)}
+    orphans = store.query(_ORPHANS, judged)["image_id"].to_pylist()
     wanted = Wanted(
         dataset=spec.dataset,
         images="all",
-        has_result="""image_id IN (
-            SELECT image_id FROM current_quality WHERE dataset = $dataset AND recipe = $recipe)""",
+        has_result=_JUDGED,
         stage="clean",
         subjects=(recipe(spec), subject(spec)),
         retry=spec.retry_rejects,
-        parameters={"recipe": recipe(spec)},
+        parameters={"recipe": recipe(spec), "orphans": orphans},
     )
     pending = find_pending(wanted, store, key(spec))
     inputs = pending.rows
@@ -50,7 +84,7 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
             "dataset": spec.dataset,
             "recipe": recipe(spec),
             "subject": subject(spec),
-            "thresholds": _thresholds(spec),
+            "thresholds": thresholds(spec),
             "max_distance": _max_distance(spec),
         },
         inputs=inputs,
@@ -63,9 +97,13 @@ def plan(spec: CleanSpec, store: Store) -> Plan:
 
 def run(spec: CleanSpec, pool: Pool, store: Store) -> Report:
     """Clean what is new, going on where an earlier driver stopped."""
-    return run_batch(
+    report = run_batch(
         spec, lambda: plan(spec, store), pool, store, key=key(spec), identity=identity(spec)
     )
+    if DropReason.NEAR_DUPLICATE not in report.facts:
+        return report
+    (told,) = store.query(_UNLIKE, {"dataset": spec.dataset, "recipe": recipe(spec)}).to_pylist()
+    return replace(report, facts={**report.facts, **{name: n for name, n in told.items() if n}})
 
 
 def key(spec: CleanSpec) -> tuple[str, ...]:
@@ -78,7 +116,7 @@ def recipe(spec: CleanSpec) -> str:
 
     The data set counts because an image is a near-duplicate of another one of its data set.
     """
-    rules = {"thresholds": _thresholds(spec), "max_distance": _max_distance(spec)}
+    rules = {"thresholds": thresholds(spec), "max_distance": _max_distance(spec)}
     return fingerprint({"clean": rules, "dataset": spec.dataset, "decoder": DECODER})
 
 
@@ -95,7 +133,8 @@ def identity(spec: CleanSpec) -> Mapping[str, Any]:
     return {"dataset": spec.dataset, "recipe": recipe(spec), "subject": subject(spec)}
 
 
-def _thresholds(spec: CleanSpec) -> dict[str, Any]:
+def thresholds(spec: CleanSpec) -> dict[str, Any]:
+    """The fields of `workers.pixels.checks.Thresholds` that a spec asks for."""
     return {
         "min_side": spec.min_side,
         "min_contrast": spec.min_contrast,

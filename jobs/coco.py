@@ -3,28 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
+from jobs.annotated import choose_source
+from jobs.numbered import NUMBERED, folder_of, with_file_names
 from jobs.rows import LATEST_SPLITS, require_split
-from schemas.errors import UsageError
+from schemas.errors import SourceError, UsageError
 from schemas.protocols import Store
 from workers.annotations.coco import coco_dataset, coco_results
 
 _IMAGES = f"""
-SELECT * EXCLUDE (part) FROM (
-    SELECT images.*, places.part, row_number() OVER (ORDER BY uri, frame, image_id) AS number
-    FROM (
-        SELECT image_id, uri, frame, width, height, patient_id, age, sex, label
-        FROM current_images WHERE dataset = $dataset
-    ) AS images LEFT JOIN ({LATEST_SPLITS}) AS places USING (image_id)
-) WHERE $split IS NULL OR list_contains($parts, part) ORDER BY number
+SELECT images.* FROM ({NUMBERED}) AS images LEFT JOIN ({LATEST_SPLITS}) AS places USING (image_id)
+WHERE $split IS NULL OR list_contains($parts, places.part) ORDER BY number
 """
-"""The numbers are of the whole data set, so that they are the same in every part of it."""
-
-_URIS = "SELECT uri FROM current_images WHERE dataset = $dataset"
 _OF_DATASET = "image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset)"
-_SOURCES = f"SELECT DISTINCT source FROM annotated_images WHERE {_OF_DATASET} ORDER BY source"
 _ANNOTATED = "SELECT image_id FROM annotated_images WHERE source = $source"
 _CATEGORIES = f"""
 SELECT DISTINCT category FROM current_annotations
@@ -111,8 +103,8 @@ def export_detections(
 def _images(store: Store, selection: Selection) -> list[Row]:
     """The images with their numbers and file names."""
     dataset, split = selection.dataset, selection.split
-    uris = store.query(_URIS, {"dataset": dataset})["uri"].to_pylist()
-    if not uris:
+    folder = folder_of(dataset, store)
+    if folder is None:
         raise UsageError(
             "The lake has no images of this data set",
             got=dataset,
@@ -121,40 +113,24 @@ def _images(store: Store, selection: Selection) -> list[Row]:
     if split is not None:
         require_split(store, dataset, split, selection.parts)
     asked = {"dataset": dataset, "split": split, "parts": list(selection.parts)}
-    rows: list[Row] = store.query(_IMAGES, asked).to_pylist()
-    root = _common_folder(uris)
-    several = Counter(uris)
-    for row in rows:
-        row["file_name"] = str(PurePosixPath(row["uri"]).relative_to(root))
-        row["frame"] = row["frame"] if several[row["uri"]] > 1 else None
+    rows: list[Row] = with_file_names(store.query(_IMAGES, asked), folder).to_pylist()
     return rows
 
 
-def _common_folder(uris: Sequence[str]) -> PurePosixPath:
-    """The deepest folder that holds every file."""
-    folder = PurePosixPath(uris[0]).parent
-    for uri in uris:
-        while not PurePosixPath(uri).is_relative_to(folder):
-            folder = folder.parent
-    return folder
-
-
-def _source(store: Store, dataset: str, source: str | None) -> str:
-    sources: list[str] = store.query(_SOURCES, {"dataset": dataset})["source"].to_pylist()
-    if source in sources:
-        return str(source)
-    if source is None and len(sources) == 1:
-        return sources[0]
-    raise UsageError(
-        "Several sources have annotated the data set"
-        if source is None and sources
-        else "No such source has annotated the data set",
-        where=dataset,
-        got=source or ", ".join(sources) or "none at all",
-        remedy=f"name one with --source: {', '.join(sources)}"
-        if sources
-        else "annotate it first: a job of `kind: annotate`",
-    )
+def _source(store: Store, dataset: str, asked: str | None) -> str:
+    try:
+        source = choose_source(dataset, asked, store)
+    except SourceError as error:  # the name comes from a command line
+        raise UsageError(
+            error.what, where=error.where, got=error.got, remedy=error.remedy
+        ) from None
+    if source is None:
+        raise UsageError(
+            "Nobody has annotated the data set",
+            where=dataset,
+            remedy="annotate it first: a job of `kind: annotate`",
+        )
+    return source
 
 
 def _order(stated: Sequence[str], found: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from jobs.datasets import require_dataset
 from jobs.rows import GROUP, ROLES, count_folds
 from schemas.errors import LeakError, SplitError
 from schemas.protocols import Store
@@ -35,7 +36,7 @@ GROUP BY images.site ORDER BY images.site NULLS LAST
 _LEAKS = f"""
 WITH places AS ({ROLES}),
 members AS (
-    SELECT places.part, places.image_id, places.group_id, images.patient_ids
+    SELECT places.part, places.group_id, images.patient_ids
     FROM places JOIN current_images AS images ON images.image_id = places.image_id
     WHERE images.dataset = $dataset AND places.part IN ('train', 'val', 'test')
 )
@@ -43,8 +44,6 @@ SELECT
     (SELECT count(*) FROM (
         SELECT patient FROM (SELECT unnest(patient_ids) AS patient, part FROM members)
         GROUP BY patient HAVING count(DISTINCT part) > 1)) AS patients,
-    (SELECT count(*) FROM (
-        SELECT image_id FROM members GROUP BY image_id HAVING count(DISTINCT part) > 1)) AS images,
     (SELECT count(*) FROM (
         SELECT group_id FROM members WHERE group_id IS NOT NULL
         GROUP BY group_id HAVING count(DISTINCT part) > 1)) AS duplicate_groups
@@ -88,7 +87,7 @@ class Placed:
     """What a split says of the images that a training takes."""
 
     leaks: Mapping[str, int]
-    """Patients, images and groups of duplicates that stand in more than one part."""
+    """Patients and groups of duplicates that stand in more than one part."""
     folds: Mapping[str, int]
     """The ``fold`` held out and the ``inner_fold`` validated on; empty where parts are taken."""
     split_run: str | None
@@ -106,10 +105,11 @@ def read_placed(
     ``places`` with their ``parameters``, and ``group``.
 
     Raises:
-        LeakError: if a patient, image or group of duplicates stands in two parts, unless leaks are
-            allowed.
+        LeakError: if a patient or group of duplicates stands in two parts, unless that is allowed.
+        SourceError: if the lake has no such data set.
         SplitError: if the split has no such fold, or no image of a site.
     """
+    require_dataset(asked.dataset, store)
     folds = resolve_folds(asked, store)
     wanted = split_parameters(asked, folds)
     _check_sites(asked, store, wanted)
@@ -179,7 +179,7 @@ def _check_sites(asked: BySplit, store: Store, wanted: Mapping[str, Any]) -> Non
 
 
 def _count_leaks(asked: BySplit, store: Store, wanted: Mapping[str, Any]) -> dict[str, int]:
-    """Patients, images and groups of duplicates that stand in more than one part.
+    """Patients and groups of duplicates that stand in more than one part.
 
     Looked for among the images of all sites; ``wanted`` is as `split_parameters` makes it.
 
@@ -191,7 +191,7 @@ def _count_leaks(asked: BySplit, store: Store, wanted: Mapping[str, Any]) -> dic
     if any(leaks.values()) and not asked.allow_leaks:
         counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in leaks.items())
         raise LeakError(
-            "The split has the same patients, images or near-duplicates in more than one part",
+            "The split has the same patients or near-duplicates in more than one part",
             where=asked.split,
             got=counted,
             remedy="split anew with `kind: split`, or set `allow_leaks: true` to train anyway",

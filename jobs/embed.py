@@ -19,6 +19,7 @@ def plan(spec: EmbedSpec, store: Store) -> Plan:
 
     Raises:
         BundleError: if the lake has no such bundle.
+        SourceError: if the lake has no such data set.
         SplitError: if the parts of the split have no images.
     """
     bundle = store.bundle(spec.model)

@@ -38,6 +38,8 @@ class Gatekeeper:
         self._count(outcomes, findings)
         if outcomes.done:
             self._compare(run, pool, store, findings)
+        else:
+            findings.too_little = "no image was scored"
         return findings.verdict()
 
     def _count(self, outcomes: Counts, findings: "_Findings") -> None:
@@ -49,8 +51,8 @@ class Gatekeeper:
         more = f" ({outcomes.rejected:,} of {worked:,}, p {p_value:.2g})"
         counts = p_value < gate.p_value
         findings.note("reject share", share, gate.reject_share, more, counts=counts)
-        if outcomes.done < gate.min_count:
-            findings.moved.append(f"{outcomes.done:,} images scored, at least {gate.min_count:,}")
+        if worked < gate.min_count:
+            findings.moved.append(f"{worked:,} images came, at least {gate.min_count:,}")
 
     def _compare(self, run: Run, pool: Pool, store: Store, findings: "_Findings") -> None:
         gate = self.gate

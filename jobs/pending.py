@@ -8,12 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.datasets import require_dataset
 from schemas.plan import Counts
 from schemas.protocols import Store
 from schemas.reasons import TRANSIENT
 from schemas.tables import TABLES
 
-_VIEWS = {"kept": "kept_images", "all": "current_images"}
+VIEWS: Mapping[str, str] = {"kept": "kept_images", "all": "current_images"}
+"""The view of the images that a spec asks for."""
 _CHOSEN = {
     "kept": "image_id IN (SELECT image_id FROM current_quality WHERE dataset = $dataset AND kept)",
     "all": "true",
@@ -86,9 +88,12 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
 
     Nearly every night, nearly nothing is open. So a first pass over few columns counts, and names
     what lacks a result; rejects are looked at, and rows read, only of those.
+
+    Raises:
+        SourceError: if the lake has no such data set.
     """
     asked = {
-        "view": _VIEWS[wanted.images],
+        "view": VIEWS[wanted.images],
         "chosen": _CHOSEN[wanted.images],
         "has_result": wanted.has_result,
         "among": f"({wanted.among})",
@@ -106,6 +111,8 @@ def find_pending(wanted: Wanted, store: Store, key: tuple[str, ...]) -> Pending:
     }
     counting = _COUNT.format(**asked)
     (counted,) = store.query(counting, _used(parameters, counting)).to_pylist()
+    if not counted["total"]:
+        require_dataset(wanted.dataset, store)
     if not counted["lacking"]:
         return Pending(_nothing(wanted.more), Counts(up_to_date=counted["total"]))
     lacking = f"NOT ({wanted.has_result})"

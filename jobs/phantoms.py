@@ -40,7 +40,7 @@ def plan(spec: PhantomsSpec, store: Store) -> Plan:
         params={
             "target": _target(spec),
             "identity": identity(spec),
-            "corpus": _corpus(spec),
+            "corpus": corpus_of(spec),
         },
         inputs=pa.table({"index": pa.array(range(count), pa.int64())}),
         bounds=shard_bounds(
@@ -73,10 +73,11 @@ def key(spec: PhantomsSpec) -> tuple[str, ...]:
 
 def identity(spec: PhantomsSpec) -> Mapping[str, Any]:
     """What the bytes of the corpus depend on; where it lies does not matter."""
-    return {"generator": GENERATOR_VERSION, "corpus": _corpus(spec)}
+    return {"generator": GENERATOR_VERSION, "corpus": corpus_of(spec)}
 
 
-def _corpus(spec: PhantomsSpec) -> dict[str, Any]:
+def corpus_of(spec: PhantomsSpec) -> dict[str, Any]:
+    """The fields of the corpus, `workers.phantoms.corpus.Corpus`, that a spec asks for."""
     weights = spec.modalities.model_dump(mode="json")
     return {
         "seed": spec.seed,
@@ -94,7 +95,7 @@ def _corpus(spec: PhantomsSpec) -> dict[str, Any]:
 
 def _check(spec: PhantomsSpec) -> None:
     """Refuse what no single field of the spec can see."""
-    corpus = _corpus(spec)
+    corpus = corpus_of(spec)
     if not corpus["modalities"]:
         raise UsageError(
             "A corpus needs at least one modality",

@@ -20,6 +20,9 @@ def plan(spec: PrepareSpec, store: Store) -> Plan:
 
     A reject stands until the image's bytes, the recipe or the decoders change, or rejects are
     retried, and a transient one not at all; images whose pixels wait in a held run are left out.
+
+    Raises:
+        SourceError: if the lake has no such data set.
     """
     recipe = _recipe(spec)
     wanted = Wanted(

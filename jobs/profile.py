@@ -1,15 +1,15 @@
 """The kind `profile`: the distributions of a data set, and the records that look wrong."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from jobs.annotated import sources_of
+from jobs.annotated import choose_source
+from jobs.datasets import require_dataset
+from jobs.pending import VIEWS
 from jobs.rows import digest_rows
 from jobs.whole import Whole, is_answered, plan_whole, run_whole
-from schemas.errors import SourceError
 from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.profile import ProfileSpec
@@ -17,7 +17,6 @@ from schemas.specs.profile import ProfileSpec
 _DESCRIBING = 1
 """Raised when the same images give other figures or pictures than before."""
 
-_VIEWS = {"kept": "kept_images", "all": "current_images"}
 _IMAGES = """
 SELECT image_id, label, sex, age, width, height, patient_id,
     coalesce(found.boxes, []) AS boxes
@@ -36,7 +35,7 @@ def plan(spec: ProfileSpec, store: Store) -> Plan:
 
     Raises:
         SourceError: if several sources have annotated the data set and the spec names none, or one
-            that has not.
+            that has not; or if the lake has no such data set.
     """
     source, rows = _read(spec, store)
     folder = _folder(spec)
@@ -84,26 +83,12 @@ def identity(spec: ProfileSpec, source: str | None, rows: pa.Table) -> Mapping[s
 
 def _read(spec: ProfileSpec, store: Store) -> tuple[str | None, pa.Table]:
     """Whose boxes count, and the images with the areas of theirs."""
-    sources = sources_of(spec.dataset, store)
-    source = spec.source
-    if source is None and len(sources) == 1:
-        source = sources[0]
-    if (source is None and sources) or (source is not None and source not in sources):
-        raise SourceError(
-            "No such source has annotated the data set"
-            if source
-            else "Several sources have annotated the data set",
-            where=spec.dataset,
-            got=source or ", ".join(sources),
-            remedy=f"name one in `source`: {', '.join(sources)}"
-            if sources
-            else "annotate it first, or leave `source` out",
-        )
+    require_dataset(spec.dataset, store)
+    source = choose_source(spec.dataset, spec.source, store)
     asked = {"dataset": spec.dataset, "source": source}
-    return source, store.query(_IMAGES.format(view=_VIEWS[spec.images]), asked)
+    return source, store.query(_IMAGES.format(view=VIEWS[spec.images]), asked)
 
 
 def _folder(spec: ProfileSpec) -> str:
     """Where pictures and CSV files lie below the lake."""
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", spec.name)
-    return f"reports/profile/{spec.dataset}/{safe}"
+    return f"reports/profile/{spec.dataset}/{spec.name}"

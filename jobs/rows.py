@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from jobs.datasets import require_dataset
 from schemas.errors import SplitError
 from schemas.protocols import Store
 
@@ -41,8 +42,12 @@ WHERE part IN ('train', 'val')
 """
 
 _ANY_IN_PARTS = f"""
-SELECT 1 FROM ({LATEST_SPLITS}) WHERE list_contains($parts, part)
-    AND image_id IN (SELECT image_id FROM current_images WHERE dataset = $dataset) LIMIT 1
+SELECT 1 FROM ({LATEST_SPLITS}) WHERE list_contains($parts, part) LIMIT 1
+"""
+
+_PARTS = """
+SELECT split_name, list_sort(list(DISTINCT part)) AS parts FROM splits
+WHERE dataset = $dataset AND part IS NOT NULL GROUP BY split_name ORDER BY split_name
 """
 
 
@@ -50,12 +55,14 @@ def count_folds(store: Store, dataset: str, split: str, asked: int) -> int:
     """Return the number of folds of a split that has the fold `asked` for.
 
     Raises:
+        SourceError: if the lake has no such data set.
         SplitError: if it has no folds, or not this one.
     """
     found = store.query(_FOLDS, {"split": split, "dataset": dataset})
     count = int(found["folds"][0].as_py())
     where = f"data set {dataset}, split {split}"
     if not count:
+        require_dataset(dataset, store)
         raise SplitError(
             "The split has no folds",
             where=where,
@@ -75,17 +82,27 @@ def count_folds(store: Store, dataset: str, split: str, asked: int) -> int:
 def require_split(store: Store, dataset: str, split: str, parts: Sequence[str]) -> None:
     """Refuse parts of a split without images: a name is wrong, or the split is not made yet.
 
+    Images that are gone have their places all the same.
+
     Raises:
+        SourceError: if the lake has no such data set.
         SplitError: if there is not one image.
     """
     asked = {"split": split, "dataset": dataset, "parts": list(parts)}
     if not store.query(_ANY_IN_PARTS, asked).num_rows:
+        require_dataset(dataset, store)
         raise SplitError(
             "The split has no images",
             where=f"data set {dataset}, split {split}",
             got=f"none in {', '.join(parts)}",
-            remedy="check the names of the data set and the split, or leave `split` out",
+            remedy=f"splits of the data set: {_known_splits(store, dataset)}",
         )
+
+
+def _known_splits(store: Store, dataset: str) -> str:
+    known = store.query(_PARTS, {"dataset": dataset}).to_pylist()
+    told = [f"{row['split_name']} ({', '.join(row['parts'])})" for row in known]
+    return ", ".join(told) or "none; make one with `kind: split`"
 
 
 def digest_rows(rows: pa.Table, columns: tuple[str, ...]) -> str:

@@ -37,6 +37,7 @@ def plan(spec: ScoreSpec, store: Store, limit: int | None = None) -> Plan:
 
     Raises:
         BundleError: if the lake has no such bundle, or it has no classes.
+        SourceError: if the lake has no such data set.
         SplitError: if the parts of the split have no images, or it has no such fold.
     """
     return _plan(spec, store, store.bundle(spec.model), limit)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.batch import run_batch
+from jobs.datasets import require_dataset
 from jobs.rows import LATEST_SPLITS
 from schemas.plan import Counts, Plan, fingerprint, run_fingerprint
 from schemas.protocols import Pool, Report, Store
@@ -54,9 +55,11 @@ def plan(spec: SplitSpec, store: Store) -> Plan:
     The audit of a split, in `metrics` and `leaks`, is of the run that computed it last.
 
     Raises:
+        SourceError: if the lake has no such data set.
         SplitError: if no image is kept, a group is too large for a split, a part has too few
             images of a class, or there is no given split to take over.
     """
+    require_dataset(spec.dataset, store)
     last = store.last_run(key(spec))
     made_by = run_fingerprint(spec.kind, identity(spec))
     same_rules = last is not None and last["fingerprint"] == made_by

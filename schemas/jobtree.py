@@ -120,7 +120,8 @@ def job_tree(document: Node, env: Mapping[str, str], mistakes: list[Mistake]) ->
     sections = {name: one for name in SECTIONS if (one := document.child(name)) is not None}
     node = document.child("jobs")
     if node is None or not isinstance(node.value, list) or not node.value:
-        what = "is no list of jobs" if node else "is missing"
+        empty = node is not None and node.value == []
+        what = "is empty" if empty else "is no list of jobs" if node else "is missing"
         got, allowed = shown(node), "a list of at least one job"
         mistakes.append((node or document).mistake(("jobs",), what, got=got, allowed=allowed))
         return JobTree(document.child("lake"), {}, sections)

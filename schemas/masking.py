@@ -2,12 +2,13 @@
 
 import re
 
-_IN_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s:]+:[^@\s]+@")
+_IN_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s:]*:[^@\s]+@")
 _ACCESS_KEY = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
 _SIGNATURE = re.compile(r"(?i)(?P<name>X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s]+")
 _BEARER = re.compile(r"(?i)(?P<name>\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}")
 _QUERY = re.compile(
-    r"(?i)(?P<name>[?&](?:access_?token|token|api_?key|password|secret|sig|signature)=)[^&\s]+"
+    r"(?i)(?P<name>[?&](?:access_?token|token|(?:api|account|access|secret|secret_?access)_?key"
+    r"|password|secret|sig|signature)=)[^&\s]+"
 )
 _VARIABLE = re.compile(
     r"(?P<name>\b[A-Z][A-Z0-9_]*(?:SECRET|PASSWORD|TOKEN)(?![A-Z0-9_]*(?:_PATH|_FILE)\b)"

@@ -47,13 +47,17 @@ def models(
         row = mark_nightly(store, name, nightly=nightly)
         name = f"{row['name']}@{row['version']}"
         say(f"{name} is {'marked' if nightly else 'not marked'} for nights.")
+        if not as_json:
+            return
     if name is not None:
         bundle = plain(dict(store.bundle(name)))
         if as_json:
             print_json(bundle)
             return
-        rows = [(key, _text(value)) for key, value in bundle.items() if value is not None]
-        console(sys.stdout).print(grid(("field", "value"), rows, right=()))
+        for key, value in bundle.items():
+            if value is not None:
+                line = f"{key:<{max(map(len, bundle))}}  {printable(_text(value))}"
+                console(sys.stdout).print(line, soft_wrap=True)
         return
     found = store.query("SELECT * FROM current_models ORDER BY name, version").to_pylist()
     if as_json:

@@ -13,10 +13,10 @@ from cluster.cli.options import JsonOption, LakeOverride, OnlyOption, ProfileOpt
 from cluster.cli.output import reserved_stdout, say
 
 if TYPE_CHECKING:
+    from cluster.nights.at_work import AtWork
     from cluster.nights.night import Night
     from schemas.jobfile import JobFile
     from schemas.protocols import Report
-    from schemas.specs import JobSpec
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells have it."""
@@ -68,11 +68,13 @@ def run(
 
     from cluster.cli.showing import show_reports
     from cluster.cli.study_tables import tables_below
+    from cluster.nights.at_work import AtWork
     from cluster.nights.night import Night
     from cluster.progress import Progress
     from cluster.runner import exit_code, run_jobs, select
 
     selected = select(job_file, only or ())
+    at_work = AtWork(selected[0])
     tonight = Night.begin(job_file.night, night.date() if night else None)
     progress = Progress(sys.stderr, quiet=as_json)
     try:
@@ -80,12 +82,16 @@ def run(
             stream = stack.enter_context(reserved_stdout()) if as_json else sys.stdout
             stack.callback(progress.finish)
             found = run_jobs(
-                job_file, only=only or (), address=address, progress=progress, night=tonight
+                job_file,
+                only=only or (),
+                address=address,
+                progress=progress,
+                night=tonight,
+                at_work=at_work,
             )
-            told = _told(found, job_file, selected, tonight)
-            reports = show_reports(
-                told, selected, stream, as_json=as_json, below=tables_below(job_file, stream)
-            )
+            told = _told(found, job_file, at_work, tonight)
+            below = tables_below(job_file, stream)
+            reports = show_reports(told, selected, at_work, stream, as_json=as_json, below=below)
     except KeyboardInterrupt:
         say("\nInterrupted. The same command goes on where this run stopped.")
         raise typer.Exit(INTERRUPTED) from None
@@ -93,7 +99,7 @@ def run(
 
 
 def _told(
-    reports: "Iterator[Report]", job_file: "JobFile", selected: "list[JobSpec]", night: "Night"
+    reports: "Iterator[Report]", job_file: "JobFile", at_work: "AtWork", night: "Night"
 ) -> "Iterator[Report]":
     """The same reports; whom the file names is told of those that need a person."""
     if job_file.notify is None:
@@ -102,7 +108,7 @@ def _told(
     from cluster.nights.watching import watched
 
     notifier = messenger(job_file.notify, night=night.date, lake=job_file.lake, warn=say)
-    return watched(reports, selected, night, notifier)
+    return watched(reports, at_work, night, notifier)
 
 
 def plan(
@@ -125,7 +131,10 @@ def plan(
     job_file = load(file, profile=profile, sets=sets or (), lake=lake)
 
     from cluster.cli.showing import show_reports
+    from cluster.nights.at_work import AtWork
     from cluster.runner import plan_jobs, select
 
     selected = select(job_file, only or ())
-    show_reports(plan_jobs(job_file, only or ()), selected, sys.stdout, as_json=as_json)
+    at_work = AtWork(selected[0])
+    planned = plan_jobs(job_file, only or (), at_work)
+    show_reports(planned, selected, at_work, sys.stdout, as_json=as_json)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from cluster.cli.output import print_json, say
+from cluster.nights.at_work import AtWork
 from cluster.render import console, report_text
 from schemas.protocols import Report
 from schemas.specs import JobSpec
@@ -12,14 +13,16 @@ from schemas.specs import JobSpec
 def show_reports(
     reports: Iterable[Report],
     selected: Sequence[JobSpec],
+    at_work: AtWork,
     stream: TextIO,
     *,
     as_json: bool,
     below: Callable[[Report], object] = lambda _report: None,
 ) -> list[Report]:
-    """Show each report as its job ends; in JSON, a job that fails has its object too.
+    """Show each report as its job ends.
 
-    ``below`` shows what else there is to see of a job, when people read.
+    The job at work when an error comes is named; in JSON it has its object too. ``below``
+    shows what else there is to see of a job, when people read.
     """
     shown: list[Report] = []
     limits = {spec.name: spec.max_reject_share for spec in selected}
@@ -35,12 +38,11 @@ def show_reports(
                 console(stream).print(text, soft_wrap=True)
                 below(report)
     except Exception:
-        # A job may have several reports, so those that ended are told by their names.
-        ended = {report.name for report in shown}
-        spec = next((one for one in selected if one.name not in ended), None)
-        if as_json and spec is not None:
-            failed = Report(kind=spec.kind, name=spec.name, status="failed")
-            print_json(report_object(failed), stream)
+        if (spec := at_work.spec) is not None:
+            say(f"job {spec.name} ({spec.kind}):")
+            if as_json:
+                failed = Report(kind=spec.kind, name=spec.name, status="failed")
+                print_json(report_object(failed), stream)
         raise
     return shown
 

@@ -26,16 +26,21 @@ def studies_of(job_file: JobFile, only: Sequence[str]) -> list[StudySpec]:
     """The studies of a job file, or those that are named.
 
     Raises:
-        UsageError: if there is none, or none of a name.
+        UsageError: if there is none at all, or none of a name.
     """
     studies = {spec.name: spec for spec in job_file.jobs if isinstance(spec, StudySpec)}
+    if not studies and not only:
+        raise UsageError(
+            "The file has no study and no `kind: evaluate_detector`, whose tables this prints",
+            where=job_file.path,
+        )
     unknown = [name for name in only if name not in studies]
-    if unknown or not studies:
+    if unknown:
         raise UsageError(
             "The file has no such study",
             where=job_file.path,
-            got=", ".join(unknown) or "none at all",
-            remedy=f"its studies: {', '.join(studies) or 'a study is a job of `kind: study`'}",
+            got=", ".join(unknown),
+            remedy=f"its studies: {', '.join(studies) or 'none'}",
         )
     return [spec for name, spec in studies.items() if not only or name in only]
 

@@ -1,7 +1,8 @@
 """Telling people, through Apprise, what happened in a night; never at the night's expense.
 
-What leaves the house names jobs, models, runs, counts and figures: no path, no identifier of a
-patient, and of an error only what kind it is.
+What leaves the house names jobs, models, runs, counts, figures and, with its credentials masked,
+the lake's root: no path of an image, no identifier of a patient, and of an error only what kind it
+is.
 """
 
 import os

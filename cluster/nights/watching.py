@@ -1,36 +1,35 @@
 """Watching a night's reports: what failed, what is held, and whether it is late."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from cluster.nights.notifying import Notifier
 from schemas.errors import LeaseHeld, RaywardError
 from schemas.protocols import Report
-from schemas.specs import JobSpec
 
 
 def watched(
-    reports: Iterator[Report], selected: Sequence[JobSpec], night: Night, notifier: Notifier
+    reports: Iterator[Report], at_work: AtWork, night: Night, notifier: Notifier
 ) -> Iterator[Report]:
     """Hand reports on as they come, and tell of those that need a person.
 
-    A night that is still at work when it closes is told once, at that moment.
+    A night that is still at work when it closes is told once, at that moment. An error is told as
+    that of the job that is at work.
     """
-    names: list[str] = []
     late = _Lateness(night, notifier)
     with late.watch():
         try:
             for report in reports:
-                names.append(report.name)
                 late.look()
                 _tell(report, notifier)
                 yield report
         except LeaseHeld:  # another driver is at it: nothing is wrong
             raise
         except Exception as error:
-            notifier.tell("failed", _failure(error, selected, names))
+            notifier.tell("failed", _failure(error, at_work))
             raise
 
 
@@ -64,15 +63,13 @@ def _held(report: Report) -> dict[str, str]:
     }
 
 
-def _failure(
-    error: Exception, selected: Sequence[JobSpec], names: Sequence[str]
-) -> Mapping[str, str]:
+def _failure(error: Exception, at_work: AtWork) -> Mapping[str, str]:
     """What may be told of an error: its kind, for what it quotes may name a patient's file."""
-    at_work = next((spec for spec in selected if spec.name not in names), None)
+    spec = at_work.spec
     what = error.what if isinstance(error, RaywardError) else type(error).__name__
     return {
-        "job": at_work.name if at_work else "",
-        "kind": at_work.kind if at_work else "",
+        "job": spec.name if spec else "the night",
+        "kind": spec.kind if spec else "",
         "what": f"Failed: {what}",
         "remedy": _LOOK,
     }

@@ -18,6 +18,7 @@ from typing import TextIO
 from cluster.foreign import told
 from cluster.lake.leases import LAPSE_S, hold
 from cluster.lake.store import LakeStore
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from cluster.nights.notifying import messenger
 from cluster.nights.watching import watched
@@ -97,11 +98,14 @@ def _run_once(order: Order, stream: TextIO, note: Callable[[Report], object]) ->
     limits = {spec.name: spec.max_reject_share for spec in selected}
     night = Night.begin(job_file.night, order.night)
     progress = Progress(stream)
-    reports = run_jobs(job_file, only=order.only, address=None, progress=progress, night=night)
+    at_work = AtWork(selected[0])
+    reports = run_jobs(
+        job_file, only=order.only, address=None, progress=progress, night=night, at_work=at_work
+    )
     if job_file.notify:
         warn = partial(_say, stream)
         teller = messenger(job_file.notify, night=night.date, lake=job_file.lake, warn=warn)
-        reports = watched(reports, selected, night, teller)
+        reports = watched(reports, at_work, night, teller)
     try:
         for report in reports:
             note(report)

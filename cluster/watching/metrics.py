@@ -146,8 +146,9 @@ class RunMetrics:
         for stage, seconds in figures.seconds.items():
             self._count("rayward_stage_seconds", seconds, {"stage": stage})
         self._shard_s.observe(figures.wall_s, self._job)
-        network_s = figures.seconds.get(Stage.NETWORK, 0.0)
-        self._ended.append((self._clock(), network_s, figures.wall_s))
+        if self._has_gpu:  # only the busy share of GPUs takes them away again
+            network_s = figures.seconds.get(Stage.NETWORK, 0.0)
+            self._ended.append((self._clock(), network_s, figures.wall_s))
 
     def died(self, cause: str) -> None:
         """Count a process that ended while it had a shard."""

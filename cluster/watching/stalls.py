@@ -149,9 +149,10 @@ class Reporter:
     def _watch(self) -> None:
         while True:
             time.sleep(self._limits.every_s)
-            if self._current is None:
+            current = self._current  # read once: the shard may end at any moment
+            if current is None:
                 continue
-            shard, started_s, stages = self._current
+            shard, started_s, stages = current
             # A little early, so that there is word when the driver begins to listen.
             if time.monotonic() - started_s >= self._limits.warn_s - self._limits.every_s:
                 self._say(shard, Word(time.time_ns(), stages.where()))

@@ -7,19 +7,24 @@ import pyarrow as pa
 
 from jobs.annotate.entries import Entry
 from jobs.annotate.gathering import Wanted, gather
-from jobs.annotate.images import Images
 from jobs.annotate.sources import coco_entries, csv_entries, mask_entries
 from jobs.batch import run_batch
+from jobs.datasets import require_dataset
 from schemas.plan import Counts, Plan, fingerprint, shard_bounds
 from schemas.protocols import Pool, Report, Store
 from schemas.reasons import TRANSIENT
 from schemas.specs.annotate import AnnotateSpec
+from workers.annotations.naming import NamedImages, distinct
 
-_READING = 1
+_READING = 2
 """Raised when the same source and settings give other rows than before."""
 _ROW_BYTES = 512
 """What a row takes that reads no file, about."""
 
+_IMAGES = """
+SELECT image_id, uri, uris, frame, etag, bytes, label, height, width
+FROM current_images WHERE dataset = $dataset ORDER BY uri, frame, image_id
+"""
 _KNOWN = "SELECT image_id, made_from FROM annotated_images WHERE source = $source"
 _REJECTED = """
 SELECT coalesce(image_id, uri) AS what, etag FROM rejects
@@ -75,14 +80,16 @@ Row = dict[str, Any]
 def plan(spec: AnnotateSpec, store: Store) -> Plan:
     """Plan the images whose annotation is new, changed or withdrawn.
 
-    A reject stands until what the source says of the image changes, or rejects are retried, and a
-    transient one not at all.
+    A reject stands until what the source says of the image changes, or rejects are retried, or
+    the image is annotated, and a transient one not at all.
 
     Raises:
-        SourceError: if the source can't be read, or is not what the spec says it is.
+        SourceError: if the source can't be read, or is not what the spec says it is, or the lake
+            has no such data set.
         KeyFileError: if names of the data set hold identifiers and the key is missing.
     """
-    images = Images(spec.dataset, store)
+    require_dataset(spec.dataset, store)
+    images = NamedImages(store.query(_IMAGES, {"dataset": spec.dataset}).to_pylist())
     found = gather(spec, images, _entries(spec, store))
     known = {
         row["image_id"]: row["made_from"]
@@ -91,7 +98,7 @@ def plan(spec: AnnotateSpec, store: Store) -> Plan:
     settled = _Settled(spec, store, known)
     rows = [row for one in found.wanted if (row := settled.open(spec, one)) is not None]
     named = {one.image["image_id"] for one in found.wanted if one.image is not None}
-    unnamed = [one for one in _distinct(images) if one["image_id"] not in named]
+    unnamed = [one for one in distinct(images.rows) if one["image_id"] not in named]
     withdrawn = [_withdrawn(one) for one in unnamed if one["image_id"] in known]
     inputs = pa.Table.from_pylist([*rows, *withdrawn], schema=_INPUTS)
     noticed = {
@@ -162,7 +169,9 @@ class _Settled:
         image_id = image.get("image_id")
         if image_id is not None and self._known.get(image_id) == made_from:
             return None
-        if (image_id or one.place, made_from) in self._rejected:
+        # An image that was annotated since has boxes of then, which are to be withdrawn.
+        known = image_id in self._known
+        if not known and (image_id or one.place, made_from) in self._rejected:
             return None
         return {
             "action": "annotate",
@@ -176,7 +185,7 @@ class _Settled:
             "width": image.get("width"),
             "category": one.category,
             "made_from": made_from,
-            "known": image_id in self._known,
+            "known": known,
             "masks": [{name: mask[name] for name in _MASK} for mask in one.masks],
             "boxes": one.boxes,
         }
@@ -188,10 +197,6 @@ _MASK = ("uri", "etag", "category")
 def _withdrawn(image: Row) -> Row:
     shown = {name: image[name] for name in ("image_id", "uri", "frame", "etag")}
     return shown | {"action": "withdraw", "bytes": 0, "read": False, "known": True}
-
-
-def _distinct(images: Images) -> list[Row]:
-    return list({row["image_id"]: row for row in images.rows}.values())
 
 
 def _settings(spec: AnnotateSpec) -> dict[str, Any]:

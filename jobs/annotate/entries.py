@@ -5,6 +5,11 @@ from typing import Any
 
 from schemas.reasons import RejectReason
 
+A_MASK = "a mask"
+"""What messages call a mask whose image or frame can't be told."""
+_DIGITS = 9
+"""Of the number of a frame at most; Python refuses to read one of thousands."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -23,7 +28,7 @@ class Entry:
     box: dict[str, Any] | None = None
     """A box as `jobs.annotate.BOX` has it."""
     mask: dict[str, Any] | None = None
-    """A mask's uri, etag, bytes and category."""
+    """A mask's uri (its ``place``), etag, bytes and category; not looked at beside a box."""
 
 
 def box(
@@ -53,6 +58,16 @@ def box(
 def fault(name: str, reason: RejectReason, detail: str) -> dict[str, Any]:
     """A box that its source already knows to be wrong."""
     return box(name) | {"reason": reason.value, "detail": detail}
+
+
+def wrong_frame(name: str) -> dict[str, Any]:
+    """The fault of what names a frame that is no number, and so perhaps any of its file."""
+    return fault(name, RejectReason.MALFORMED_ANNOTATION, "its frame is no whole number")
+
+
+def frame_number(text: str) -> int | None:
+    """A frame's number in decimals; None for any other text."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def number(value: object) -> float | None:

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.annotate.entries import Entry, fault
-from jobs.annotate.images import Image, Images
+from jobs.annotate.entries import A_MASK, Entry, fault
 from schemas.errors import RejectedImage
 from schemas.reasons import RejectReason
 from schemas.specs.annotate import AnnotateSpec
+from workers.annotations.naming import Image, NamedImages, candidates, frames_of, the_one
 
 
 @dataclass
@@ -46,11 +46,12 @@ class Gathered:
     """Masks that the catalogue holds as images."""
 
 
-def gather(spec: AnnotateSpec, images: Images, entries: Iterable[Entry]) -> Gathered:
+def gather(spec: AnnotateSpec, images: NamedImages, entries: Iterable[Entry]) -> Gathered:
     """Put the entries of a source together by image.
 
     All frames of a file share an entry that names no frame. Equal boxes of an image are one, and so
-    are those of its copies: files of equal bytes are one image.
+    are those of its copies: files of equal bytes are one image. Of an entry that may mean several
+    images each has a fault: whichever is meant would be annotated without it.
     """
     of_image: dict[str, Wanted] = {}
     lost: list[Wanted] = []
@@ -58,14 +59,20 @@ def gather(spec: AnnotateSpec, images: Images, entries: Iterable[Entry]) -> Gath
     for entry in entries:
         if entry.mask is not None:
             masks |= images.at(entry.place)
+        named = images.bearing(entry.image, entry.beside)
         try:
-            uri, meant = images.find(entry.image, entry.beside, entry.frame)
+            file = the_one(named)
+            meant = frames_of(file, entry.frame)
         except RejectedImage as reject:
             lost.append(_lost(entry, reject, images))
+            for image in candidates(named, entry.frame):
+                wanted = of_image.setdefault(image["image_id"], _wanted(spec, image))
+                _add_box(wanted, fault(_called(entry), reject.reason, reject.detail))
             continue
+        place = images.masked(entry.place, file.uri) if entry.mask is not None else entry.place
         for image in meant:
             wanted = of_image.setdefault(image["image_id"], _wanted(spec, image))
-            _add(wanted, entry, image, images, uri)
+            _add(wanted, entry, image, place)
     for row in images.rows if spec.complete or spec.dicom is not None else ():
         if row["image_id"] not in masks:
             of_image.setdefault(row["image_id"], _wanted(spec, row))
@@ -78,14 +85,12 @@ def _wanted(spec: AnnotateSpec, image: Image) -> Wanted:
     return Wanted(image["uri"], image, category=spec.category or image["label"])
 
 
-def _add(wanted: Wanted, entry: Entry, image: Image, images: Images, uri: str) -> None:
+def _add(wanted: Wanted, entry: Entry, image: Image, place: str) -> None:
     """Add what an entry says of an image, unless it is said already."""
-    if entry.mask is not None:
-        mask = entry.mask | {"uri": images.masked(entry.mask["uri"], uri)}
-        if mask not in wanted.masks:
-            wanted.masks.append(mask)
-    if entry.box is not None and _content(entry.box) not in map(_content, wanted.boxes):
-        wanted.boxes.append(entry.box)
+    if entry.box is not None:
+        _add_box(wanted, entry.box)
+    elif entry.mask is not None and (mask := entry.mask | {"uri": place}) not in wanted.masks:
+        wanted.masks.append(mask)
     if entry.size is not None and entry.size != (image["height"], image["width"]):
         stated, catalogued = entry.size, (image["height"], image["width"])
         told = fault(
@@ -93,17 +98,26 @@ def _add(wanted: Wanted, entry: Entry, image: Image, images: Images, uri: str) -
             RejectReason.SIZE_MISMATCH,
             f"{stated[1]} x {stated[0]} by the file, {catalogued[1]} x {catalogued[0]} px here",
         )
-        if told not in wanted.boxes:
-            wanted.boxes.append(told)
+        _add_box(wanted, told)
+
+
+def _add_box(wanted: Wanted, box: dict[str, Any]) -> None:
+    if _content(box) not in map(_content, wanted.boxes):
+        wanted.boxes.append(box)
 
 
 def _content(box: dict[str, Any]) -> list[Any]:
     return [value for name, value in box.items() if name != "name" or box["reason"]]
 
 
-def _lost(entry: Entry, reject: RejectedImage, images: Images) -> Wanted:
+def _lost(entry: Entry, reject: RejectedImage, images: NamedImages) -> Wanted:
     """An entry that names no image, or several."""
     place = images.sealed(entry.place) if entry.mask is not None else entry.place
     masks = [entry.mask | {"uri": place}] if entry.mask is not None else []
-    name = "the mask" if entry.mask is not None else entry.place.rpartition("#")[2]
-    return Wanted(place, None, masks=masks, boxes=[fault(name, reject.reason, reject.detail)])
+    told = fault(_called(entry), reject.reason, reject.detail)
+    return Wanted(place, None, masks=masks, boxes=[told])
+
+
+def _called(entry: Entry) -> str:
+    """What messages call an entry: never the name of a file, which may hold identifiers."""
+    return A_MASK if entry.mask is not None else entry.place.rpartition("#")[2]

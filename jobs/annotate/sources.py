@@ -7,9 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
-from jobs.annotate.entries import Entry, box, fault, number
+from jobs.annotate.entries import (
+    A_MASK,
+    Entry,
+    box,
+    fault,
+    frame_number,
+    number,
+    wrong_frame,
+)
 from schemas.errors import SourceError
 from schemas.protocols import Store
 from schemas.reasons import RejectReason
@@ -35,12 +43,14 @@ def mask_entries(spec: Masks, store: Store) -> Iterator[Entry]:
             continue
         matched = True
         groups = found.groupdict()
-        frame = groups.get("frame")
+        stated = groups.get("frame") or ""
+        frame = frame_number(stated)
         yield Entry(
             image=groups["image"] or "",
             place=file.uri,
             beside=PurePosixPath(file.path).parts[:-1],
-            frame=int(frame) if frame and frame.isdecimal() else None,
+            frame=frame,
+            box=wrong_frame(A_MASK) if stated and frame is None else None,
             mask={
                 "uri": file.uri,
                 "etag": file.etag,
@@ -70,10 +80,13 @@ def csv_entries(spec: CsvBoxes, content: bytes) -> Iterator[Entry]:
         raise SourceError(
             "The file of boxes can't be read", where=spec.file, got="no UTF-8"
         ) from None
-    head, row_number = text.partition("\n")[0], 1
-    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
-    columns = _csv_columns(spec, rows.fieldnames or ())
+    lines = io.StringIO(text, newline=None)  # lines end as on any system
+    head, row_number = lines.readline(), 0
+    lines.seek(0)
+    rows = csv.DictReader(lines, delimiter=max(",;\t", key=head.count))
     try:
+        columns = _csv_columns(spec, rows.fieldnames or ())
+        row_number = 1
         for row_number, row in enumerate(rows, 2):  # the header is row 1
             values = {field: (row.get(column) or "").strip() for field, column in columns.items()}
             yield _csv_entry(spec, row_number, values)
@@ -84,15 +97,16 @@ def csv_entries(spec: CsvBoxes, content: bytes) -> Iterator[Entry]:
 
 
 def _csv_entry(spec: CsvBoxes, row_number: int, values: Mapping[str, str]) -> Entry:
-    name, frame = f"row {row_number}", values.get("frame", "")
-    if frame and not frame.isdecimal():
-        told = fault(name, RejectReason.MALFORMED_ANNOTATION, "its frame is no number")
+    name, stated = f"row {row_number}", values.get("frame", "")
+    frame = frame_number(stated)
+    if stated and frame is None:
+        told = wrong_frame(name)
     else:
         told = _csv_box(name, values, corners=spec.boxes == "corners")
     return Entry(
         image=values["image"],
         place=f"{spec.file}#{name}",
-        frame=int(frame) if frame.isdecimal() else None,
+        frame=frame,
         box=told,
     )
 
@@ -168,12 +182,14 @@ def _coco_entry(
     spec: CocoBoxes, named: str, image: Mapping[str, Any], told: dict[str, Any] | None
 ) -> Entry:
     name, frame = image.get("file_name"), image.get("frame")
+    if frame is not None and not _is_whole(frame) and (told is None or told["reason"] is None):
+        told = wrong_frame(f"image {_key(image.get('id'))}")
     height, width = image.get("height"), image.get("width")
     stated = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
     return Entry(
         image=name if isinstance(name, str) else "",
         place=f"{spec.file}#{named}",
-        frame=frame if isinstance(frame, int) else None,
+        frame=frame if _is_whole(frame) else None,
         size=(int(height or 0), int(width or 0)) if stated else None,
         box=told,
     )
@@ -183,7 +199,7 @@ def _coco_box(
     name: str, annotation: Mapping[str, Any], categories: Mapping[str, str], *, repeated: bool
 ) -> dict[str, Any]:
     given = annotation.get("id")
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+    if not _is_whole(given) or given < 1:
         return fault(name, RejectReason.INVALID_ID, "ids are whole numbers from 1")
     if repeated:
         return fault(name, RejectReason.DUPLICATE_ID, "its id occurs twice")
@@ -209,7 +225,7 @@ def _document(spec: CocoBoxes, content: bytes) -> dict[str, list[dict[str, Any]]
     names = ("images", "annotations", "categories")
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     lists = document if isinstance(document, dict) else {}
     found = {name: lists.get(name) for name in names}
@@ -240,4 +256,8 @@ def _categories(listed: list[dict[str, Any]]) -> dict[str, str]:
 
 def _key(value: object) -> str:
     """An id for comparing and for messages; text is not told, for it may hold anything."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _NO_ID
+    return str(value) if _is_whole(value) else _NO_ID
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -24,7 +24,8 @@ def plan(spec: EvaluateSpec, store: Store) -> Plan:
     plan's facts say how many there are.
 
     Raises:
-        BundleError: if the lake has no such bundle, or its classes do not fit what is asked.
+        BundleError: if the lake has no such bundle, it is no classifier, or its classes do not fit
+            what is asked.
         LeakError: if a model learned from what it would be evaluated on.
         SplitError: if the split has no such fold.
     """

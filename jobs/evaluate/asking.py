@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.bundles import require_classifier
 from schemas.errors import BundleError
 from schemas.naming import reference, segment
 from schemas.protocols import Store
@@ -26,10 +27,10 @@ class Question:
         """Look the bundles up and check that the spec fits their classes.
 
         Raises:
-            BundleError: if there is no such bundle, or it has other classes.
+            BundleError: if there is no such bundle, it is no classifier, or it has other classes.
         """
-        bundle = store.bundle(spec.model)
-        other = None if spec.against is None else store.bundle(spec.against)
+        bundle = _classifier(spec.model, store)
+        other = None if spec.against is None else _classifier(spec.against, store)
         if spec.severity is not None:
             _check_classes(bundle, spec.severity.classes, "severity.classes")
         if other is not None:
@@ -120,6 +121,13 @@ class Question:
                 "model_id": self.bundle["model_id"],
             },
         }
+
+
+def _classifier(name: str, store: Store) -> Bundle:
+    bundle = store.bundle(name)
+    remedy = "name a classifier; `kind: evaluate_detector` is for detectors"
+    require_classifier(bundle, remedy)
+    return bundle
 
 
 def _rival(bundle: Bundle) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from jobs.evaluate.asking import Question
 from jobs.learned import refuse_learned
-from jobs.rows import GROUP, LATEST_SPLITS, count_folds
+from jobs.rows import GROUP, LATEST_SPLITS, count_folds, require_split
 from schemas.naming import reference
 from schemas.protocols import Store
 
@@ -43,10 +43,13 @@ def find_rows(question: Question, store: Store) -> pa.Table:
     Raises:
         LeakError: if a model learned from an image it would be evaluated on, or from others of its
             patient or its group of near-duplicates.
-        SplitError: if the split has no such fold.
+        SourceError: if the lake has no such data set.
+        SplitError: if the split has no images in the parts, or no such fold.
     """
     spec = question.spec
-    if spec.fold is not None:
+    if spec.fold is None:
+        require_split(store, spec.dataset, spec.split, spec.parts)
+    else:
         count_folds(store, spec.dataset, spec.split, spec.fold)
     found = store.query(
         _SCORED,

@@ -22,8 +22,8 @@ _COLUMNS = ("image_id", "part", "group", "scored_by", "marks")
 def plan(spec: EvaluateDetectorSpec, store: Store) -> Plan:
     """Plan the figures of every part, or nothing where the newest ones are of these very rows.
 
-    Images that were not annotated, or not scored, count in no figure; the plan's facts say how many
-    there are.
+    Images that were not annotated, or not scored, count in no figure, nor do those whose annotation
+    was rejected; the plan's facts say how many there are.
 
     Raises:
         BundleError: if the lake has no such bundle, or it is no detector.
@@ -49,7 +49,7 @@ def identity(question: Question, rows: pa.Table) -> Mapping[str, Any]:
 def _plan(question: Question, store: Store) -> Plan:
     spec, found = question.spec, find_rows(question, store)
     rows = usable(found, question)
-    facts: dict[str, Any] = {"model": reference(question.bundle)} | missing(found)
+    facts: dict[str, Any] = {"model": reference(question.bundle)} | missing(found, question)
     if spec.pictures and rows.num_rows:
         facts["pictures"] = question.pictures
     whole = Whole(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.annotated import LESION
 from jobs.bundles import detection_settings
 from schemas.bundle import DetectionSettings
 from schemas.errors import BundleError
@@ -12,8 +13,6 @@ from schemas.plan import fingerprint
 from schemas.protocols import Store
 from schemas.specs.evaluate_detector import EvaluateDetectorSpec
 
-LESION = "lesion"
-"""The one class that all categories are merged into."""
 NOTHING = "none"
 """In place of a category in the confusion matrix: no lesion there, or none found."""
 

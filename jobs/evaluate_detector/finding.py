@@ -1,11 +1,9 @@
 """The rows of a detector's evaluation: images of a split, what is marked and what was found."""
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.annotated import MARKED, require_sources
+from jobs.annotated import MARKED, annotation_of, is_taken, left_out, require_sources
 from jobs.evaluate_detector.asking import Question
 from jobs.learned import refuse_learned
 from jobs.rows import GROUP, LATEST_SPLITS, count_folds, require_split
@@ -25,11 +23,10 @@ detected AS (
     }} ORDER BY score DESC, x, y, w, h, category) AS found
     FROM detections JOIN scored USING (image_id, run_id)
     WHERE detections.model_id = $model_id GROUP BY detections.image_id
-),
-looked_at AS (SELECT image_id FROM annotated_images WHERE source = $source)
+)
 SELECT places.image_id, CASE WHEN $fold IS NULL THEN places.part ELSE 'test' END AS part,
     {GROUP} AS "group", marked.marks, detected.found, scored.run_id AS scored_by,
-    $every OR places.image_id IN (SELECT image_id FROM looked_at) AS looked_at
+    {annotation_of("places.image_id")} AS annotation
 FROM places
 JOIN current_images AS images ON images.image_id = places.image_id
 LEFT JOIN marked ON marked.image_id = places.image_id
@@ -68,7 +65,6 @@ def find_rows(question: Question, store: Store) -> pa.Table:
             "sources": sources,
             "parts": question.parts_read,
             "fold": spec.fold,
-            "every": spec.images == "all",
         },
     )
     refuse_learned(store, question.bundle, found, dataset=spec.dataset, split=spec.split)
@@ -76,13 +72,14 @@ def find_rows(question: Question, store: Store) -> pa.Table:
 
 
 def usable(found: pa.Table, question: Question) -> pa.Table:
-    """The images that were looked at and scored.
+    """The images that are taken and were scored.
 
     Raises:
         SplitError: if a sweep has none to choose on.
     """
-    rows = found.filter(pc.and_(found["looked_at"], pc.is_valid(found["scored_by"])))
     spec = question.spec
+    taken = is_taken(found["annotation"], spec.images)
+    rows = found.filter(pc.and_(taken, pc.is_valid(found["scored_by"])))
     swept = pc.sum(pc.equal(rows["part"], spec.sweep_part)).as_py()
     if spec.threshold == "sweep" and rows.num_rows and not swept:
         raise SplitError(
@@ -91,14 +88,13 @@ def usable(found: pa.Table, question: Question) -> pa.Table:
             got="none that is annotated and scored",
             remedy="score that part, too, or set `threshold: bundle`",
         )
-    return rows.drop_columns(["looked_at"])
+    return rows.drop_columns(["annotation"])
 
 
-def missing(found: pa.Table) -> dict[str, Any]:
+def missing(found: pa.Table, question: Question) -> dict[str, int]:
     """How many images count in no figure, and why."""
-    looked_at = found["looked_at"]
-    counts = {
-        "not annotated": pc.invert(looked_at),
-        "without a score": pc.and_(looked_at, pc.is_null(found["scored_by"])),
+    images = question.spec.images
+    unscored = pc.and_(is_taken(found["annotation"], images), pc.is_null(found["scored_by"]))
+    return left_out(found["annotation"], images) | {
+        "without a score": int(pc.sum(unscored).as_py() or 0)
     }
-    return {name: int(pc.sum(mask).as_py() or 0) for name, mask in counts.items()}

@@ -6,7 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.annotated import require_sources
 from jobs.batch import run_batch
+from jobs.bundles import require_classifier
 from jobs.explain.choosing import choose, operating_point
 from jobs.explain.masks import find_masks
 from schemas.plan import Counts, Plan, fingerprint, shard_bounds
@@ -16,7 +18,7 @@ from schemas.specs.explain import ExplainSpec
 from schemas.tables import rows_of
 from workers.explain.summary import FIGURES, KNOWN, summarise
 
-_DRAWING = 1
+_DRAWING = 2
 """Raised when the same settings give another heat map, figure or picture than before."""
 _SHARD_IMAGES = 16
 """Images of a shard at most: few are chosen, and several processes should have a part of them."""
@@ -67,12 +69,13 @@ def plan(spec: ExplainSpec, store: Store) -> Plan:
     retried, and a transient one not at all.
 
     Raises:
-        BundleError: if the lake has no such bundle, or the bundle no such class.
+        BundleError: if the lake has no such bundle, it is no classifier, or it has no such class.
         QueryError: if the query fails, or selects no image ids.
-        SourceError: if no mask belongs to an image, or one may belong to several.
+        SourceError: if no mask belongs to an image, or one may belong to several, or the source has
+            annotated no image, or the lake has no such data set.
         SplitError: if the parts of the split have no images.
     """
-    bundle = store.bundle(spec.model)
+    bundle = _classifier(spec, store)
     chosen = choose(spec, store, bundle)
     rows = _with_regions(spec, chosen.rows.to_pylist(), store)
     for row in rows:
@@ -106,7 +109,7 @@ def plan(spec: ExplainSpec, store: Store) -> Plan:
 
 def run(spec: ExplainSpec, pool: Pool, store: Store) -> Report:
     """Explain what is new, going on where an earlier driver stopped."""
-    bundle = store.bundle(spec.model)
+    bundle = _classifier(spec, store)
     return run_batch(
         spec,
         lambda: plan(spec, store),
@@ -131,13 +134,20 @@ def identity(spec: ExplainSpec, bundle: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _classifier(spec: ExplainSpec, store: Store) -> Mapping[str, Any]:
+    bundle = store.bundle(spec.model)
+    require_classifier(bundle, "name a classifier; a detector's boxes show what it found")
+    return bundle
+
+
 def _with_regions(spec: ExplainSpec, rows: list[Row], store: Store) -> list[Row]:
     """Add to each row the masks and boxes of its image; none where no region is asked for."""
     masks: Mapping[str, list[dict[str, str]]] = {}
     boxes: dict[str, list[list[float]]] = {}
     if spec.regions is not None and rows:
         masks = find_masks(spec.regions, spec.dataset, store)
-    if spec.annotations is not None:
+    if spec.annotations is not None and rows:
+        require_sources(spec.dataset, [spec.annotations], store)
         asked = {"source": spec.annotations, "ids": [row["image_id"] for row in rows]}
         for box in store.query(_BOXES, asked).to_pylist():
             boxes.setdefault(box.pop("image_id"), []).append(list(box.values()))

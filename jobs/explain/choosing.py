@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.datasets import require_dataset
 from jobs.rows import LATEST_SPLITS, require_split
 from schemas.errors import BundleError, QueryError
 from schemas.protocols import Store
@@ -79,8 +80,10 @@ def choose(spec: ExplainSpec, store: Store, bundle: Mapping[str, Any]) -> Chosen
     Raises:
         BundleError: if the target is no class of the bundle.
         QueryError: if the query fails, or selects no column of image ids.
+        SourceError: if the lake has no such data set.
         SplitError: if the parts of the split have no images.
     """
+    require_dataset(spec.dataset, store)
     if spec.split is not None:
         require_split(store, spec.dataset, spec.split, spec.parts)
     parameters = _parameters(spec, bundle)

@@ -3,14 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import pyarrow as pa
-
-from schemas.errors import SourceError
+from schemas.errors import RejectedImage, SourceError
 from schemas.protocols import SourceFile, Store
-from workers.pseudonyms import Pseudonymizer, is_masked
+from schemas.reasons import RejectReason
+from workers.annotations.naming import ImageFile, NamedImages, the_one
 
 _PICTURES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".npz", ""}
@@ -22,18 +20,10 @@ _SUFFIXES = (
 """What a mask's stem has beyond its image's; tried in this order, where no image has the stem
 itself."""
 
-_IMAGES = "SELECT image_id, uris FROM current_images WHERE dataset = $dataset"
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One file of the archive."""
-
-    uri: str
-    """As catalogued: identifiers in it are masked."""
-    folders: frozenset[str]
-    ids: tuple[str, ...]
-    """The image ids of its frames."""
+_IMAGES = """
+SELECT image_id, uris, frame FROM current_images
+WHERE dataset = $dataset ORDER BY uri, frame, image_id
+"""
 
 
 def find_masks(folder: str, dataset: str, store: Store) -> dict[str, list[dict[str, str]]]:
@@ -48,19 +38,20 @@ def find_masks(folder: str, dataset: str, store: Store) -> dict[str, list[dict[s
             belong to several.
         KeyFileError: if names hold identifiers and the key is missing.
     """
-    images = _Images(store.query(_IMAGES, {"dataset": dataset}))
+    images = NamedImages(store.query(_IMAGES, {"dataset": dataset}).to_pylist())
     found: dict[str, list[dict[str, str]]] = defaultdict(list)
     unclear = 0
     for file in store.list_source(folder):
-        if PurePosixPath(file.path).suffix.lower() not in _PICTURES or images.has(file.uri):
+        if PurePosixPath(file.path).suffix.lower() not in _PICTURES or images.at(file.uri):
             continue
-        matching = images.of_mask(file)
-        unclear += len({one.ids for one in matching}) > 1
-        for image in matching:
-            for image_id in image.ids:
-                mask = {"uri": images.as_catalogued(file.uri, image), "etag": file.etag}
-                if mask not in found[image_id]:
-                    found[image_id].append(mask)
+        try:
+            of_mask = the_one(_bearing(images, file))
+        except RejectedImage as reject:
+            unclear += reject.reason is RejectReason.AMBIGUOUS_IMAGE
+            continue
+        mask = {"uri": images.masked(file.uri, of_mask.uri), "etag": file.etag}
+        for image in of_mask.images:
+            found[image["image_id"]].append(mask)
     if unclear:
         raise SourceError(
             "Masks may belong to several images",
@@ -72,52 +63,17 @@ def find_masks(folder: str, dataset: str, store: Store) -> dict[str, list[dict[s
         raise SourceError(
             "No mask in the folder belongs to an image of the data set",
             where=folder,
-            got=f"{images.count} images",
+            got=f"{len(images.rows)} images",
             remedy="name a mask as its image, or NAME_mask; see docs/explain.md",
         )
     return dict(found)
 
 
-class _Images:
-    """The images of a data set by their names."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        self.count = rows.num_rows
-        ids: dict[str, list[str]] = defaultdict(list)
-        for row in rows.to_pylist():
-            for uri in row["uris"]:
-                ids[uri].append(row["image_id"])
-        masked = any(is_masked(uri) for uri in ids)
-        self._pseudonymizer = Pseudonymizer.from_key_file() if masked else None
-        self._by_stem: dict[str, list[_Image]] = defaultdict(list)
-        self._paths = set[str]()
-        for uri, of_uri in ids.items():
-            path = _path(self._revealed(uri))
-            self._paths.add(str(path))
-            image = _Image(uri, frozenset(path.parts[:-1]), tuple(sorted(of_uri)))
-            self._by_stem[path.stem].append(image)
-
-    def has(self, uri: str) -> bool:
-        """Whether a file is an image of the data set itself."""
-        return str(_path(uri)) in self._paths
-
-    def of_mask(self, file: SourceFile) -> list[_Image]:
-        """The images a mask may belong to; several files with equal bytes count as one."""
-        path = PurePosixPath(file.path)
-        named = next(
-            (self._by_stem[stem] for stem in _stems(path.stem) if stem in self._by_stem), []
-        )
-        shared = [len(one.folders.intersection(path.parts[:-1])) for one in named]
-        return [one for one, count in zip(named, shared, strict=True) if count == max(shared)]
-
-    def as_catalogued(self, uri: str, image: _Image) -> str:
-        """A mask's uri, in which the identifiers of its image's are masked too."""
-        if self._pseudonymizer is None or not is_masked(image.uri):
-            return uri
-        return self._pseudonymizer.mask(uri, self._pseudonymizer.identifiers_in(image.uri))
-
-    def _revealed(self, uri: str) -> str:
-        return self._pseudonymizer.reveal(uri) if self._pseudonymizer is not None else uri
+def _bearing(images: NamedImages, file: SourceFile) -> list[ImageFile]:
+    """The files of images a mask may belong to."""
+    path = PurePosixPath(file.path)
+    stems = (images.bearing(stem, path.parts[:-1]) for stem in _stems(path.stem))
+    return next((named for named in stems if named), [])
 
 
 def _stems(stem: str) -> Iterator[str]:
@@ -127,7 +83,3 @@ def _stems(stem: str) -> Iterator[str]:
         shorter = suffix.sub("", stem)
         if shorter != stem:
             yield shorter
-
-
-def _path(uri: str) -> PurePosixPath:
-    return PurePosixPath(uri.removeprefix("file://"))

@@ -1,5 +1,6 @@
 """Metadata from outside the files: named groups of a path pattern, and a CSV file."""
 
+import csv
 import datetime
 import io
 import re
@@ -10,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
+from pyarrow import csv as tables
 
 from schemas.errors import SourceError
 from schemas.specs.ingest import METADATA_FIELDS, IngestSpec, MetadataFile
@@ -105,20 +106,21 @@ def _match(pattern: str, paths: Sequence[str], findings: dict[str, int]) -> dict
 
 def _parse(spec: MetadataFile, content: bytes) -> pa.Table:
     """The CSV as a table of strings: ``key``, and one column a field; one row a key."""
-    head = content[:65536].split(b"\n", 1)[0]
-    delimiter = max(b",;\t", key=lambda one: head.count(bytes([one])))
-    options = csv.ConvertOptions(
-        strings_can_be_null=True,
-        null_values=_NULLS,
-        column_types=dict.fromkeys(_header(head, chr(delimiter)), pa.string()),
-    )
+    delimiter = _delimiter(content)
     try:
-        table = csv.read_csv(
+        names = _header(content, delimiter)
+        table = tables.read_csv(
             io.BytesIO(content),
-            parse_options=csv.ParseOptions(delimiter=chr(delimiter), newlines_in_values=True),
-            convert_options=options,
-        )
-    except pa.ArrowInvalid as error:
+            # With names given, the header counts as a row. No name may be read in two ways.
+            read_options=tables.ReadOptions(column_names=names),
+            parse_options=tables.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=tables.ConvertOptions(
+                strings_can_be_null=True,
+                null_values=_NULLS,
+                column_types=dict.fromkeys(names, pa.string()),
+            ),
+        ).slice(1)
+    except (csv.Error, pa.ArrowInvalid) as error:
         # Arrow's message quotes the row, which holds identifiers.
         where = re.search(r"Expected \d+ columns, got \d+", str(error))
         raise SourceError(
@@ -127,17 +129,30 @@ def _parse(spec: MetadataFile, content: bytes) -> pa.Table:
             got=where[0].lower() if where else "no table",
             remedy="it must be CSV in UTF-8 with a header and equally long rows",
         ) from None
-    columns = _columns(spec, table.column_names)
-    fields = {name: table[column] for name, column in columns.items()}
+    columns = _columns(spec, names)
+    fields = {name: table.column(names.index(column)) for name, column in columns.items()}
     keys = [_normal(key, spec.match) for key in fields["key"].to_pylist()]
     keyed = pa.table(fields | {"key": pa.array(keys, pa.string())})
     return keyed.filter(pc.is_valid(keyed["key"]))
 
 
-def _header(line: bytes, delimiter: str) -> list[str]:
-    return [
-        name.strip().strip('"') for name in line.decode("utf-8-sig", "replace").split(delimiter)
-    ]
+def _delimiter(content: bytes) -> str:
+    """What stands oftenest between the names of the first line."""
+    head = re.sub(rb'"[^"]*"', b"", content[:65536]).lstrip(b"\r\n").splitlines()
+    return chr(max(b",;\t", key=lambda one: head[0].count(one) if head else 0))
+
+
+def _header(content: bytes, delimiter: str) -> list[str]:
+    """The first line that is not empty, whatever ends it.
+
+    Raises:
+        csv.Error: if there is none, or it is no CSV.
+    """
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "replace", newline=None)
+    for names in csv.reader(text, delimiter=delimiter):
+        if names:
+            return names
+    raise csv.Error("no header")
 
 
 def _columns(spec: MetadataFile, names: Sequence[str]) -> dict[str, str]:
@@ -153,7 +168,16 @@ def _columns(spec: MetadataFile, names: Sequence[str]) -> dict[str, str]:
             remedy=f"columns of the file: {', '.join(names)}; fields: {', '.join(METADATA_FIELDS)}",
         )
     same = {name: name for name in METADATA_FIELDS if name in names}
-    return {**same, **wanted}
+    used = {**same, **wanted}
+    twice = sorted({f"`{column}`" for column in used.values() if names.count(column) > 1})
+    if twice:
+        raise SourceError(
+            "The metadata file names a column twice",
+            where=spec.file,
+            got=", ".join(twice),
+            remedy="rename one of the two",
+        )
+    return used
 
 
 def _join(

@@ -11,8 +11,6 @@ from schemas.errors import SplitError
 from schemas.protocols import Store
 from schemas.specs.pretrain import PretrainSpec
 
-_COLUMNS = "CASE WHEN images.label_conflict IS NULL THEN images.label END AS label"
-
 
 @dataclass(frozen=True)
 class Corpus:
@@ -43,11 +41,11 @@ def read_corpus(spec: PretrainSpec, store: Store) -> Corpus:
     leaks as well, where a patient's other images are tested on.
 
     Raises:
-        LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
+        LeakError: if a patient or group of duplicates stands in two parts, unless the spec
             allows it.
         SplitError: if train or val has no image, or none of a site, or the split has no such fold.
     """
-    rows, placed = read_placed(spec, store, _COLUMNS)
+    rows, placed = read_placed(spec, store, "images.label")
     if spec.images == "labelled":
         rows = rows.filter(pc.is_valid(rows["label"]))
     images = Counter(rows["part"].to_pylist())

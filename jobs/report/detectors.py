@@ -38,9 +38,11 @@ WHERE run_id = $run_id AND model_id = $model_id
 """
 _TRAINED = """
 SELECT spec FROM runs
-WHERE kind = 'train_detector' AND state = 'published' AND spec ->> 'model' = $model
+WHERE kind = 'train_detector' AND state = 'published' AND run_id = (
+    SELECT min(run_id) FROM models WHERE name = $name AND version = $version)
 ORDER BY recorded_at DESC LIMIT 1
 """
+"""The run that made a version wrote its first row; marking it writes more."""
 
 Key = tuple[str, str, str | None]
 """Part, metric and category."""
@@ -118,7 +120,8 @@ def _is_of(job: EvaluateDetectorSpec, stated: Mapping[str, Any]) -> bool:
 
 def _trained(bundle: Mapping[str, Any], store: Store) -> dict[str, str]:
     """Family, backbone, how it was freed, start, epochs and size of a training."""
-    rows = store.query(_TRAINED, {"model": bundle["name"]})["spec"].to_pylist()
+    asked = {"name": bundle["name"], "version": bundle["version"]}
+    rows = store.query(_TRAINED, asked)["spec"].to_pylist()
     spec = json.loads(rows[0]) if rows else {}
     stages = spec.get("stages") or [{"epochs": spec.get("epochs", _GAP)}]
     epochs = [one["epochs"] for one in stages]

@@ -11,7 +11,7 @@ from schemas.plan import Plan
 from schemas.protocols import Pool, Report, Store
 from schemas.specs.review import ReviewSpec
 
-_JUDGING = 1
+_JUDGING = 2
 """Raised when the same rows give another list than before."""
 _COLUMNS = ("image_id", "marks", "found")
 
@@ -20,7 +20,8 @@ def plan(spec: ReviewSpec, store: Store) -> Plan:
     """Plan the images that a model may judge, or nothing where the newest list is of these rows.
 
     A model judges no image that it was trained or validated on, nor others of their patients or
-    near-duplicates; the plan's facts say how many images no model may judge.
+    near-duplicates; the plan's facts say how many images no model may judge, how many none has
+    scored, and how many do not count because of their annotation.
 
     Raises:
         BundleError: if the lake has no such bundle, or it is no detector.

@@ -1,17 +1,17 @@
 """The images of a review: what is marked in each, and what models found that may judge it."""
 
 import json
-import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.annotated import MARKED, require_sources
+from jobs.annotated import MARKED, annotation_of, is_taken, left_out, require_sources
 from jobs.bundles import detection_settings
 from jobs.learned import met_images
+from jobs.numbered import NUMBERED, folder_of, with_file_names
 from jobs.rows import LATEST_SPLITS, require_split
 from schemas.naming import reference
 from schemas.protocols import Store
@@ -20,28 +20,16 @@ from schemas.specs.review import ReviewSpec
 _PARTS = ("train", "val", "test")
 
 _IMAGES = f"""
-WITH numbered AS (
-    SELECT *, row_number() OVER (ORDER BY uri, frame, image_id) AS number,
-        count(*) OVER (PARTITION BY uri) AS frames
-    FROM (
-        SELECT image_id, uri, frame, width, height, patient_id, age, sex, label
-        FROM current_images WHERE dataset = $dataset
-    )
-),
-marked AS ({MARKED})
-SELECT numbered.* EXCLUDE (frame, frames),
-    CASE WHEN frames > 1 THEN frame END AS frame, marked.marks
+WITH numbered AS ({NUMBERED}), marked AS ({MARKED})
+SELECT numbered.*, marked.marks, {annotation_of("numbered.image_id")} AS annotation
 FROM numbered JOIN ({LATEST_SPLITS}) AS places ON places.image_id = numbered.image_id
 LEFT JOIN marked ON marked.image_id = numbered.image_id
-WHERE list_contains($parts, places.part) AND ($every OR numbered.image_id IN (
-    SELECT image_id FROM annotated_images WHERE source = $source))
-ORDER BY number
+WHERE list_contains($parts, places.part) ORDER BY number
 """
-"""Numbers are those of `rayward coco`: of the whole data set."""
 
 _SCORED = """
 SELECT image_id, max(run_id) AS run_id FROM predictions
-WHERE model_id = $model_id AND image_id NOT IN (SELECT unnest(CAST($met AS VARCHAR[])))
+WHERE model_id = $model_id AND image_id IN (SELECT unnest(CAST($ids AS VARCHAR[])))
 GROUP BY image_id
 """
 _FOUND = f"""
@@ -81,39 +69,57 @@ def find_images(spec: ReviewSpec, store: Store) -> Reviewed:
     require_split(store, spec.dataset, spec.split, _PARTS)
     sources = [one for one in (spec.annotations, spec.ignored) if one is not None]
     require_sources(spec.dataset, sources, store)
+    every = _images(spec, sources, store)
+    images = every.filter(is_taken(every["annotation"], spec.images))
+    ids = set(images["image_id"].to_pylist())
     bundles = [store.bundle(name) for name in spec.models]
     found: dict[str, list[dict[str, Any]]] = {}
-    judged: dict[str, int] = {}
+    judgeable: set[str] = set()
+    facts: dict[str, Any] = {}
     for bundle in bundles:
-        of_image = _found_by(spec, store, bundle)
-        judged[f"judged by {reference(bundle)}"] = len(of_image)
+        unmet = ids - _met_by(spec, store, bundle)
+        of_image = _found_by(spec, store, bundle, unmet)
+        facts[f"judged by {reference(bundle)}"] = len(of_image)
+        judgeable |= unmet
         for image_id, boxes in of_image.items():
             found.setdefault(image_id, []).extend(boxes)
+    facts |= {
+        "no model may judge": len(ids - judgeable),
+        "without a score": len(judgeable - set(found)),
+        **left_out(every["annotation"], spec.images),
+    }
+    rows = images.filter(pc.is_in(images["image_id"], value_set=pa.array(list(found), pa.string())))
+    classes = dict.fromkeys(name for bundle in bundles for name in bundle["classes"])
+    return Reviewed(_with_found(rows, found), bundles, list(classes), facts)
+
+
+def _images(spec: ReviewSpec, sources: Sequence[str], store: Store) -> pa.Table:
+    """The images of the split with their numbers, file names and marks."""
     asked = {
         "dataset": spec.dataset,
         "split": spec.split,
         "parts": list(_PARTS),
         "source": spec.annotations,
-        "sources": sources,
-        "every": spec.images == "all",
+        "sources": list(sources),
     }
-    images = store.query(_IMAGES, asked)
-    rows = images.filter(pc.is_in(images["image_id"], value_set=pa.array(list(found), pa.string())))
-    classes = dict.fromkeys(name for bundle in bundles for name in bundle["classes"])
-    facts = judged | {"no model may judge": images.num_rows - rows.num_rows}
-    return Reviewed(_with_found(rows, found), bundles, list(classes), facts)
+    return with_file_names(store.query(_IMAGES, asked), folder_of(spec.dataset, store) or "")
+
+
+def _met_by(spec: ReviewSpec, store: Store, bundle: Mapping[str, Any]) -> set[str]:
+    """The images that a model may not judge."""
+    data = json.loads(bundle["data"] or "{}")
+    met = met_images(store, data, dataset=spec.dataset, split=spec.split)
+    return set(met["image_id"].to_pylist())
 
 
 def _found_by(
-    spec: ReviewSpec, store: Store, bundle: Mapping[str, Any]
+    spec: ReviewSpec, store: Store, bundle: Mapping[str, Any], unmet: Set[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The confident detections of every image that a model has scored and not met."""
+    """The confident detections of every one of these images that a model has scored."""
     settings = detection_settings(bundle, store)
-    data = json.loads(bundle["data"] or "{}")
-    met = met_images(store, data, dataset=spec.dataset, split=spec.split)
     asked = {
         "model_id": bundle["model_id"],
-        "met": sorted(set(met["image_id"].to_pylist())),
+        "ids": sorted(unmet),
         "least": settings.score_threshold if spec.min_score is None else spec.min_score,
     }
     rows = store.query(_FOUND, asked).to_pylist()
@@ -132,11 +138,4 @@ _BOX = pa.struct(
 
 def _with_found(rows: pa.Table, found: Mapping[str, list[dict[str, Any]]]) -> pa.Table:
     boxes = [found[image_id] for image_id in rows["image_id"].to_pylist()]
-    uris = rows["uri"].to_pylist()
-    folder = posixpath.commonpath([posixpath.dirname(uri) for uri in uris]) if uris else ""
-    names = [uri.removeprefix(folder).lstrip("/") for uri in uris]
-    return (
-        rows.drop_columns(["uri"])
-        .append_column("file_name", pa.array(names, pa.string()))
-        .append_column("found", pa.array(boxes, pa.list_(_BOX)))
-    )
+    return rows.drop_columns(["annotation"]).append_column("found", pa.array(boxes, pa.list_(_BOX)))

@@ -27,7 +27,7 @@ def plan(spec: TrainSpec, store: Store) -> Plan:
     Raises:
         BundleError: if the bundle to start from is not there or does not fit, or has no features
             of the images for the head svm.
-        LeakError: if a patient, image or group of duplicates stands in two parts, or the bundle to
+        LeakError: if a patient or group of duplicates stands in two parts, or the bundle to
             start from learned from images to test on, unless the spec allows it.
         SplitError: if the split has no images, or a class has none in train or val, or the split
             has no such fold.

@@ -40,7 +40,7 @@ def read_corpus(spec: TrainSpec, store: Store) -> Corpus:
     """Read the labelled images of parts train and val, of the spec's sites alone if it names some.
 
     Raises:
-        LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
+        LeakError: if a patient or group of duplicates stands in two parts, unless the spec
             allows it.
         SplitError: if the split has no images, or none of a site, or a class has none in train or
             val, or the split has no such fold.

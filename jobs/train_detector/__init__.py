@@ -19,7 +19,8 @@ def plan(spec: DetectorSpec, store: Store) -> Plan:
     """Plan the annotated images of parts train and val, or nothing where the bundle is there.
 
     Images without a box are planned like any other; those the source has not looked at are left
-    out and counted among the facts, unless the spec takes all.
+    out and counted among the facts, unless the spec takes all; those whose annotation was rejected
+    are left out and counted either way.
 
     Raises:
         BundleError: if the bundle to start from is not there or does not fit.
@@ -41,15 +42,15 @@ def plan(spec: DetectorSpec, store: Store) -> Plan:
             "workers": spec.world_size,
             "rows": digest_rows(corpus.rows, _COLUMNS),
         },
-        counts=corpus.counts,
+        counts={part: counted.told() for part, counted in corpus.counts.items()},
         source={
             "annotations": spec.annotations,
             **({"ignored": spec.ignored} if spec.ignored else {}),
         },
         bundle={"backends": spec.backends},
         facts={
-            "not annotated": corpus.unseen,
-            "without a box": sum(one["without a box"] for one in corpus.counts.values()),
+            **corpus.left_out,
+            "without a box": sum(one.without_a_box for one in corpus.counts.values()),
         },
     )
     return plan_training(spec, lesson, store)

@@ -7,17 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.annotated import LESION, annotation_of, is_taken, left_out
 from jobs.corpora import Placed, read_placed
 from schemas.errors import SplitError
 from schemas.protocols import Store
 from schemas.specs.train_detector import DetectorSpec
 
-LESION = "lesion"
-"""The one class that all categories are merged into."""
-
-_COLUMNS = """
-    images.width, images.height,
-    places.image_id IN (SELECT image_id FROM annotated_images WHERE source = $source) AS looked_at
+_COLUMNS = f"""
+    images.width, images.height, {annotation_of("places.image_id")} AS annotation
 """
 
 _BOXES = """
@@ -38,6 +35,25 @@ _MARKS = pa.schema(
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What there is to learn from in a part."""
+
+    images: int
+    without_a_box: int
+    """Those in which nothing is to be learned as a lesion."""
+    boxes: Mapping[str, int]
+    """By class."""
+
+    def told(self) -> dict[str, Any]:
+        """For the model card; a category may have any name, so boxes stand apart."""
+        return {
+            "images": self.images,
+            "without a box": self.without_a_box,
+            "boxes": dict(self.boxes),
+        }
+
+
+@dataclass(frozen=True)
 class Corpus:
     """The images a training takes, and what was found about them."""
 
@@ -45,11 +61,11 @@ class Corpus:
     """Columns ``image_id, uri, frame, etag, bytes, width, height, part, group``; ``boxes`` (x, y,
     width and height of each in one list, px of the original), ``categories`` and ``ignored``."""
     classes: tuple[str, ...]
-    unseen: int
-    """Images left out because the source has not looked at them."""
+    left_out: Mapping[str, int]
+    """Images that are not learned from, by cause."""
     placed: Placed
-    counts: dict[str, dict[str, int]]
-    """By part: ``images``, those ``without a box``, and boxes by class."""
+    counts: Mapping[str, Counted]
+    """By part."""
 
 
 def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
@@ -62,7 +78,7 @@ def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
             none at all in val, or the split has no such fold.
     """
     found, placed = read_placed(spec, store, _COLUMNS, {"source": spec.annotations})
-    rows = found if spec.images == "all" else found.filter(found["looked_at"])
+    rows = found.filter(is_taken(found["annotation"], spec.images))
     sources = [spec.annotations, *([spec.ignored] if spec.ignored else [])]
     ids = rows["image_id"].to_pylist()
     marks = store.query(_BOXES, {"sources": sources, "ids": ids}).to_pylist()
@@ -71,14 +87,14 @@ def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
         of_image[mark["image_id"]].append(mark)
     parts = dict(zip(ids, rows["part"].to_pylist(), strict=True))
     classes = _classes(spec, marks, parts)
+    marked = _with_marks(spec, rows.drop_columns(["annotation"]), of_image, classes)
     corpus = Corpus(
-        _with_marks(spec, rows.drop_columns(["looked_at"]), of_image, classes),
-        classes,
-        found.num_rows - rows.num_rows,
-        placed,
-        counts={},
+        rows=marked,
+        classes=classes,
+        left_out=left_out(found["annotation"], spec.images),
+        placed=placed,
+        counts=_count(marked, classes),
     )
-    corpus.counts.update(_count(corpus))
     _check_parts(spec, corpus)
     return corpus
 
@@ -134,34 +150,38 @@ def _place(spec: DetectorSpec, category: str | None, index: Mapping[str, int]) -
     return index.get(category or "")
 
 
-def _count(corpus: Corpus) -> dict[str, dict[str, int]]:
-    counted: dict[str, Counter[str]] = {"train": Counter(), "val": Counter()}
+def _count(rows: pa.Table, classes: tuple[str, ...]) -> dict[str, Counted]:
+    of_images: dict[str, list[list[int]]] = {"train": [], "val": []}
     names = ("part", "categories", "ignored")
-    for part, categories, ignored in zip(
-        *(corpus.rows[name].to_pylist() for name in names), strict=True
-    ):
-        real = [
-            corpus.classes[one] for one, other in zip(categories, ignored, strict=True) if not other
-        ]
-        counted[part].update(["images", *real, *(["without a box"] if not real else [])])
-    shown = ("images", "without a box", *corpus.classes)
-    return {part: {name: counts[name] for name in shown} for part, counts in counted.items()}
+    for part, categories, ignored in zip(*(rows[name].to_pylist() for name in names), strict=True):
+        of_images[part].append(
+            [one for one, other in zip(categories, ignored, strict=True) if not other]
+        )
+    counted = {}
+    for part, images in of_images.items():
+        places = Counter(place for image in images for place in image)
+        counted[part] = Counted(
+            images=len(images),
+            without_a_box=sum(not image for image in images),
+            boxes={name: places[place] for place, name in enumerate(classes)},
+        )
+    return counted
 
 
 def _check_parts(spec: DetectorSpec, corpus: Corpus) -> None:
     where = f"data set {spec.dataset}, split {spec.split}, annotations of {spec.annotations}"
+    left = ", ".join(f"{count} {cause}" for cause, count in corpus.left_out.items())
     for part, counts in corpus.counts.items():
-        if not counts["images"]:
+        if not counts.images:
             raise SplitError(
                 "The split has no annotated image in a part",
                 where=where,
-                got=f"no image in {part}, {corpus.unseen} images left out as not annotated",
+                got=f"no image in {part}; left out: {left}",
                 remedy="check the names of the data set, the split and the source; or set "
                 "`images: all` where the source has looked at every image",
             )
-        boxes = [name for name in corpus.classes if counts[name]]
-        missing = [name for name in corpus.classes if not counts[name]]
-        if not boxes or (part == "train" and missing):
+        missing = [name for name, count in counts.boxes.items() if not count]
+        if not any(counts.boxes.values()) or (part == "train" and missing):
             raise SplitError(
                 "Every class needs boxes in train, and val needs a box",
                 where=where,

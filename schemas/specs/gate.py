@@ -17,7 +17,7 @@ class Gate(Spec):
     reject_share: Share | None = 0.05
     """Largest share of rejects among the images of the run."""
     min_count: int = Field(default=1, ge=0)
-    """Fewest images with a score."""
+    """Fewest images that came, scored or rejected; of rejects `reject_share` judges."""
     psi: float | None = Field(default=0.25, gt=0)
     """Largest population stability index of any class's probability, over tenths of the
     reference."""
@@ -25,7 +25,8 @@ class Gate(Spec):
     """Largest gap between the distribution functions of run and reference (Kolmogorov-Smirnov), of
     any class's probability."""
     class_share: Share | None = 0.15
-    """Largest change of any class's share among the labels."""
+    """Largest change of any class's share among the labels; of a detector also of the share of
+    images on which it finds nothing from its operating point on (`none`)."""
     p_value: float = Field(default=0.001, gt=0, le=1)
     """Every figure above but `min_count` counts where chance makes one as large less often."""
     window: int = Field(default=14, ge=1)

@@ -1,10 +1,14 @@
 """The part of a spec that says how an image becomes a model's input."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.specs.base import Spec
+
+Centre = Annotated[float, Field(allow_inf_nan=False)]
+Width = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+"""Of a grey window; DICOM knows none narrower than 1 (PS3.3 C.11.2.1.2)."""
 
 
 class Preprocessing(Spec):
@@ -20,8 +24,9 @@ class Preprocessing(Spec):
     """Paint coloured scale bars over."""
     crop_sector: bool = False
     """Crop to the ultrasound sector."""
-    window: tuple[float, float] | None = None
-    """Centre and width of the grey window; the file's own, or its full range, when not given."""
+    window: tuple[Centre, Width] | None = None
+    """Centre and width (1 or more) of the grey window; the file's own, or its full range, when not
+    given."""
     decoder: Literal["cpu", "nvjpeg"] = "cpu"
     """What decodes and resizes. `nvjpeg` does both on a GPU, for `prepare` only; its pixels differ
     by a few grey levels, so they count as another recipe."""

@@ -16,8 +16,11 @@ class Parts(Spec):
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError("the shares of train, val and test must add up to 1")
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"the shares of train, val and test must add up to 1, not to {total:g}"
+            )
         return self
 
 

@@ -77,6 +77,15 @@ def found(number: int, category: str, score: float, box: Sequence[float], **chan
     return row | changes
 
 
+def rejected(number: int, source: str = SOURCE, **changes: Any) -> dict[str, Any]:
+    """A row of `rejects`: what a source says of an image could not be used."""
+    row = {
+        "image_id": image_id(number), "uri": f"archive/{number:04d}.png", "stage": "annotate",
+        "subject": source, "etag": f"m{number}", "reason": "outside_image",
+    }  # fmt: skip
+    return row | changes
+
+
 def scored(numbers: Sequence[int], model_id: str = MODEL_ID) -> list[dict[str, Any]]:
     """Rows of `predictions`: these images were scored."""
     return [

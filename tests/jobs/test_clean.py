@@ -109,6 +109,7 @@ def test_every_image_gets_its_verdict(store: LakeStore) -> None:
     assert (report.status, report.counts.input) == ("published", 9)
     assert (report.counts.done, report.counts.rejected) == (7, 2)
     assert report.facts["kept"] == 3
+    assert not any(name.startswith("repeat") for name in report.facts), "of one patient and label"
     found = quality(store, clean.recipe(job))
     reasons = {int(key, 16): row["reason"] for key, row in found.items()}
     assert reasons == {
@@ -221,6 +222,23 @@ def test_new_images_are_near_duplicates_of_those_kept_earlier(store: LakeStore) 
     assert found[image_id(12)]["duplicate_of"] == image_id(11)
 
 
+def test_repeats_of_other_patients_and_labels_are_told(store: LakeStore) -> None:
+    rows = [
+        image(0, "cyst", patient_id="p1"),
+        image(1, "cyst", patient_id="p2"),
+        image(2, "none", patient_id="p1"),
+        image(3, None, patient_id=None),
+    ]
+    seed(store, {"images": rows})
+    view = texture(0)
+    views = [view, brighter(view), brighter(view[:, ::-1])[:, ::-1], brighter(view[::-1])[::-1]]
+    files: dict[str, Blob] = {uri(number): png(view) for number, view in enumerate(views)}
+    report = clean.run(spec(), CleaningPool(files), store)
+    assert report.facts["near_duplicate"] == 3
+    assert report.facts["repeat another patient's"] == 1
+    assert report.facts["repeat one of another label"] == 1
+
+
 def test_images_gone_from_the_archive_shadow_no_new_ones(store: LakeStore) -> None:
     catalogue(store, range(7, 9))
     clean.run(spec(), CleaningPool(corpus()), store)
@@ -229,6 +247,94 @@ def test_images_gone_from_the_archive_shadow_no_new_ones(store: LakeStore) -> No
     files: dict[str, Blob] = {uri(20): png(brighter(texture(7)))}
     clean.run(spec(), CleaningPool(files), store)
     assert quality(store, clean.recipe(spec()))[image_id(20)]["kept"]
+
+
+def retouched(view: np.ndarray, row: int) -> np.ndarray:
+    """The same picture with another bright pixel."""
+    changed = view.copy()
+    changed[row, 4] = 255 - changed[row, 4]
+    return changed
+
+
+def alike() -> dict[str, Blob]:
+    """Three files that look the same, and one that does not."""
+    views = [texture(0), retouched(texture(0), 3), retouched(texture(0), 60), texture(3)]
+    return {uri(number): png(view) for number, view in enumerate(views)}
+
+
+def originals(store: LakeStore) -> dict[int, int | None]:
+    """By each image that has a verdict, the one it repeats; None where it is kept."""
+    rows = store.query("SELECT image_id, duplicate_of, kept FROM current_quality").to_pylist()
+    assert all(row["kept"] == (row["duplicate_of"] is None) for row in rows)
+    return {
+        int(row["image_id"], 16): None if row["kept"] else int(row["duplicate_of"], 16)
+        for row in rows
+    }
+
+
+def planned(store: LakeStore, job: CleanSpec) -> list[int]:
+    return [int(one, 16) for one in clean.plan(job, store).inputs["image_id"].to_pylist()]
+
+
+def test_duplicates_of_an_image_that_is_gone_are_judged_again(store: LakeStore) -> None:
+    catalogue(store, range(4))
+    clean.run(spec(), CleaningPool(alike()), store)
+    assert originals(store) == {0: None, 1: 0, 2: 0, 3: None}
+    catalogue(store, range(1), state="gone")
+    plan = clean.plan(spec(), store)
+    assert (plan.inputs["image_id"].to_pylist(), plan.counts.up_to_date) == (
+        [image_id(1), image_id(2)],
+        1,
+    )
+    report = clean.run(spec(), CleaningPool(alike()), store)
+    assert (report.status, report.counts.done, report.counts.up_to_date) == ("published", 2, 1)
+    assert originals(store) == {0: None, 1: None, 2: 1, 3: None}
+    assert store.query("SELECT count(*) AS n FROM kept_images")["n"].to_pylist() == [2]
+    assert clean.run(spec(), CleaningPool({}), store).status == "up_to_date"
+    # The next one in line goes as well.
+    catalogue(store, range(1, 2), state="gone")
+    clean.run(spec(), CleaningPool(alike()), store)
+    assert originals(store) == {0: None, 1: None, 2: None, 3: None}
+    assert clean.run(spec(), CleaningPool({}), store).status == "up_to_date"
+
+
+def test_an_image_gone_from_one_of_two_places_keeps_its_duplicates(store: LakeStore) -> None:
+    catalogue(store, range(4))
+    catalogue(store, range(1), uri="archive/elsewhere.png")
+    clean.run(spec(), CleaningPool(alike() | {"archive/0000.png": png(texture(0))}), store)
+    catalogue(store, range(1), uri="archive/elsewhere.png", state="gone")
+    assert planned(store, spec()) == []
+    catalogue(store, range(1), state="gone")
+    # One of another data set is no original of this one's.
+    catalogue(store, range(1), dataset="others")
+    assert planned(store, spec()) == [1, 2]
+
+
+@pytest.mark.parametrize("recipe", [None, "other rules"])
+def test_duplicates_of_an_image_that_is_kept_no_more_are_judged_again(
+    store: LakeStore, recipe: str | None
+) -> None:
+    catalogue(store, range(4))
+    job = spec()
+    clean.run(job, CleaningPool(alike()), store)
+    verdict = {"image_id": image_id(0), "dataset": DATASET, "recipe": recipe or clean.recipe(job)}
+    seed(store, {"quality": [verdict | {"kept": recipe is not None, "reason": "dark"}]})
+    wanted = [1, 2] if recipe is None else [0, 1, 2]
+    assert planned(store, job) == wanted
+    clean.run(job, CleaningPool(alike()), store)
+    kept = store.query("SELECT image_id FROM kept_images ORDER BY image_id")["image_id"].to_pylist()
+    assert kept == [image_id(1 if recipe is None else 0), image_id(3)]
+    assert clean.run(job, CleaningPool({}), store).status == "up_to_date"
+
+
+def test_a_duplicate_that_can_not_be_read_any_more_is_asked_for_once(store: LakeStore) -> None:
+    catalogue(store, range(4))
+    clean.run(spec(), CleaningPool(alike()), store)
+    catalogue(store, range(1), state="gone")
+    report = clean.run(spec(), CleaningPool(alike() | {uri(1): png(texture(0))[:300]}), store)
+    assert (report.counts.done, report.counts.rejected) == (1, 1)
+    assert originals(store)[2] is None
+    assert clean.run(spec(), CleaningPool({}), store).status == "up_to_date"
 
 
 def test_shard_sizes_change_nothing(tmp_path: Path) -> None:

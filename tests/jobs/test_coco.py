@@ -163,6 +163,30 @@ def test_only_the_newest_scores_of_an_image_count(store: LakeStore) -> None:
     assert {one["image_id"] for one in results} == {ids[image_id(n)] for n in (3, 4)}
 
 
+@pytest.mark.parametrize(
+    ("uris", "names"),
+    [
+        (("s3://one/a/x.png", "s3://one/b.png"), ["a/x.png", "b.png"]),
+        (("s3://one/ab/x.png", "s3://one/ac/y.png"), ["ab/x.png", "ac/y.png"]),
+        (("/data/x.png", "s3://one/x.png"), ["/data/x.png", "s3://one/x.png"]),
+        (("here/x.png",), ["x.png"]),
+    ],
+)
+def test_files_are_named_below_the_deepest_folder_of_all(
+    tmp_path: Path, uris: tuple[str, ...], names: list[str]
+) -> None:
+    lake = LakeStore.open(str(tmp_path / "lake"), create=True)
+    seed(
+        lake,
+        {
+            "images": [image(n, None, uri=uri) for n, uri in enumerate(uris)],
+            "annotations": [_box(n, "cyst", 1, 2, 3, 4) for n in range(len(uris))],
+        },
+    )
+    document = export_annotations(lake, Selection(DATASET), None)
+    assert [one["file_name"] for one in document["images"]] == names
+
+
 def test_what_can_not_be_exported_is_said(store: LakeStore) -> None:
     with pytest.raises(UsageError, match="no images of this data set"):
         export_annotations(store, Selection("livers"), None)
@@ -175,5 +199,8 @@ def test_what_can_not_be_exported_is_said(store: LakeStore) -> None:
     with pytest.raises(SplitError, match="no images"):
         export_annotations(store, Selection(DATASET, "other"), None)
     seed(store, {"annotations": [_box(1, "cyst", 1, 2, 3, 4, source="second")]})
-    with pytest.raises(UsageError, match=r"Several sources.*Name one with --source"):
+    with pytest.raises(UsageError, match=r"Several sources.*got reader@1, second.*Name one"):
         export_annotations(store, Selection(DATASET), None)
+    seed(store, {"images": [image(90, None, dataset="bare")]})
+    with pytest.raises(UsageError, match=r"Nobody has annotated.*kind: annotate"):
+        export_annotations(store, Selection("bare"), None)

@@ -19,6 +19,7 @@ from schemas.bundle import OperatingPoint
 from schemas.errors import BundleError, LeakError
 from schemas.plan import ShardResult
 from schemas.specs.evaluate import EvaluateSpec
+from tests.jobs.detecting import detector_config
 from tests.jobs.seeding import (
     DATASET,
     SPLIT,
@@ -339,3 +340,13 @@ def test_what_another_driver_wrote_before_the_lease_counts(
     report = _run(store, _asked(against="rival"))
     assert report.facts["without a score by rival@1"] == 0
     assert _rows(store)["", "auc_difference", "rival@1"]["n"] == 8
+
+
+@pytest.mark.parametrize("asked", [{"model": "boxes"}, {"against": "boxes"}])
+def test_a_detector_is_judged_by_another_kind(store: LakeStore, asked: dict[str, str]) -> None:
+    """Its confidences are no probabilities: where nothing was found, all are 0."""
+    boxes = detector_config("boxes", "1122334455667788", classes=("ill", "well"))
+    seed(store, {"models": [model_row(boxes, 1, nightly=False)]})
+    with pytest.raises(BundleError, match=r"no classifier \(boxes@1\): got centernet") as error:
+        evaluate.plan(_asked(**asked), store)
+    assert "`kind: evaluate_detector` is for detectors" in str(error.value)

@@ -15,9 +15,11 @@ from cluster.sources import local_etag
 from jobs import explain
 from jobs.bundles import model_row
 from schemas.bundle import OperatingPoint, parse_config
+from schemas.errors import BundleError
 from schemas.protocols import Report, Run
 from schemas.specs.base import Execution
 from schemas.specs.explain import ExplainSpec
+from tests.jobs.detecting import detector_config
 from tests.jobs.seeding import DATASET, image, image_id, place, seed
 from tests.workers.explain.small import small_bundle
 
@@ -208,3 +210,13 @@ def test_nothing_wrong_is_nothing_to_do(store: LakeStore) -> None:
     report = _run(store, choose="query", query=query)
     assert (report.status, report.counts.input) == ("up_to_date", 0)
     assert report.facts["selected by the query"] == 0
+
+
+def test_a_detector_is_refused_before_anything_starts(store: LakeStore) -> None:
+    boxes = detector_config("boxes", "1122334455667788", classes=("ill", "well"))
+    seed(store, {"models": [model_row(boxes, 1, nightly=False)]})
+    spec = ExplainSpec.model_validate({"dataset": DATASET, "model": "boxes", "choose": "certain"})
+    with pytest.raises(BundleError, match=r"no classifier \(boxes@1\): got centernet"):
+        explain.plan(spec, store)
+    with pytest.raises(BundleError, match="no classifier"):
+        explain.run(spec, _Here(), store)

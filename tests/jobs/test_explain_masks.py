@@ -70,6 +70,17 @@ def test_folders_decide_between_equal_names(tmp_path: Path) -> None:
         find_masks(str(flat), "chests", store)
 
 
+def test_a_whole_name_counts_before_one_without_its_ending(tmp_path: Path) -> None:
+    """As in `annotate`: one rule finds the images of masks."""
+    store = _lake(tmp_path, "/a/IM0001", "/a/IM0001.dcm", "/a/b.c.png", "/a/b.png")
+    masks = _write(tmp_path / "m", "IM0001_mask.png", "IM0001.dcm_mask.png", "b.c_mask.png")
+    assert _found(store, masks) == {
+        image_id(0): ["IM0001_mask.png"],
+        image_id(1): ["IM0001.dcm_mask.png"],
+        image_id(2): ["b.c_mask.png"],
+    }
+
+
 def test_images_beside_their_masks_are_no_masks_and_copies_share_them(tmp_path: Path) -> None:
     folder = _write(tmp_path / "all", "a/1.png", "b/1.png", "a/1_mask.png", "a/notes.txt")
     store = LakeStore.open(str(tmp_path / "lake"), create=True)

@@ -111,10 +111,24 @@ def test_the_chance_of_rejects_is_that_of_scipy(rejected: int, worked: int, shar
 
 def test_a_run_of_too_few_is_held(nights: Nights) -> None:
     nights.arrive(range(100, 110))
-    everything = ToyPool(bad=frozenset(range(100, 110)))
-    report = nights.score(2, everything)
-    assert (report.status, report.counts.rejected) == ("held", 10)
-    assert "0 images scored, at least 1" in report.facts["gate"]
+    report = nights.score(2, ToyPool(bad=frozenset({100})), min_count=11)
+    assert (report.status, report.counts.rejected) == ("held", 1)
+    assert "10 images came, at least 11" in report.facts["gate"]
+
+
+def test_a_night_whose_only_image_is_unreadable_wakes_nobody(nights: Nights) -> None:
+    """It came, so `min_count` is content; one reject of one is what chance makes."""
+    nights.arrive(range(100, 101))
+    report = nights.score(2, ToyPool(bad=frozenset({100})), reject_share=0.05)
+    assert (report.status, report.counts.rejected) == ("published", 1)
+    assert report.facts["gate"] == "passed unjudged: no image was scored"
+
+
+def test_a_night_of_which_nothing_can_be_read_is_held(nights: Nights) -> None:
+    nights.arrive(range(100, 110))
+    report = nights.score(2, ToyPool(bad=frozenset(range(100, 110))), reject_share=0.05)
+    assert report.status == "held"
+    assert report.facts["gate"].startswith("held: reject share 1 (10 of 10, p ")
 
 
 def test_with_too_little_to_compare_the_file_decides(nights: Nights) -> None:
@@ -215,7 +229,7 @@ def test_nights_without_a_score_are_none_of_the_reference(nights: Nights) -> Non
     for night in (2, 3):
         numbers = range(night * 100, night * 100 + 3)
         nights.arrive(numbers)
-        report = nights.score(night, ToyPool(bad=frozenset(numbers)), min_count=0)
+        report = nights.score(night, ToyPool(bad=frozenset(numbers)))
         assert (report.status, report.counts.rejected) == ("published", 3)
     nights.arrive(range(1000, 1010))
     report = nights.score(4, window=2)

@@ -8,6 +8,7 @@ import pytest
 from cluster.inline_pool import InlinePool
 from cluster.lake.store import LakeStore
 from jobs import profile
+from schemas.errors import SourceError
 from schemas.protocols import Report
 from schemas.specs.profile import ProfileSpec
 from tests.jobs.seeding import DATASET, image, image_id, seed
@@ -89,7 +90,17 @@ def test_only_what_changed_is_described_again(store: LakeStore) -> None:
     assert _run(store, max_age=56).facts["suspicious: age_high"] == 1
 
 
+def test_one_of_several_sources_must_be_named(store: LakeStore) -> None:
+    with pytest.raises(SourceError, match=r"No such source.*got writer. Its sources: reader"):
+        _run(store, source="writer")
+    seed(store, {"annotations": [_box(5, 30, source="second")]})
+    with pytest.raises(SourceError, match=r"Several sources.*got reader, second. Name one"):
+        _run(store)
+    assert _run(store, source="second").facts["boxes of"] == "second"
+
+
 def test_a_data_set_without_images_or_boxes_has_no_profile_of_them(store: LakeStore) -> None:
+    seed(store, {"images": [_row(20, dataset="nothing", state="gone")]})
     assert _run(store, dataset="nothing").status == "up_to_date"
     seed(store, {"images": [_row(20, dataset="plain"), _row(21, dataset="plain", sex=None)]})
     assert _run(store, dataset="plain").facts == {"suspicious: sex_missing": 1}

@@ -118,6 +118,7 @@ def test_transient_rejects_do_not_stand(store: LakeStore) -> None:
 
 
 def test_data_sets_share_the_lease_of_a_model(store: LakeStore) -> None:
+    seed(store, {"images": [image(0, "well", dataset="elsewhere")]})
     one, other = (score.plan(_score(dataset=name), store) for name in (DATASET, "elsewhere"))
     assert one.key == other.key == ("score", MODEL_ID)
     assert one.fingerprint != other.fingerprint

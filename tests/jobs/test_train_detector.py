@@ -11,6 +11,7 @@ from jobs import train_detector
 from jobs.train_detector.settings import training_config, training_identity
 from schemas.errors import BundleError, LeakError, SplitError
 from schemas.specs.train_detector import DetectorSpec
+from tests.jobs.detecting import rejected
 from tests.jobs.seeding import DATASET, SPLIT, image, image_id, open_lake, place, seed
 from workers.detection.config import DetectorConfig
 from workers.training.config import EVERY_BLOCK
@@ -78,11 +79,42 @@ def test_annotated_images_are_planned_with_boxes_and_without(store: LakeStore) -
     config = DetectorConfig.from_dict(plan.params["training"])
     assert config.classes == ("cyst", "mass")
     assert plan.params["bundle"]["data"]["train"] == {
-        "images": 20, "without a box": 2, "cyst": 9, "mass": 9,
+        "images": 20, "without a box": 2, "boxes": {"cyst": 9, "mass": 9},
     }  # fmt: skip
     everything = train_detector.plan(_spec(images="all"), store)
     assert everything.inputs.num_rows == 32
     assert everything.facts["without a box"] == 6
+
+
+def test_what_was_rejected_is_no_image_without_a_box(store: LakeStore) -> None:
+    """Images 20 to 23 are not annotated; the source names all of them but 21."""
+    seed(store, {"rejects": [rejected(n, SOURCE) for n in (20, 22)] + [rejected(21, "other")]})
+    # 22 was mended, and then left out of the source; 23 lost its boxes by being rejected; of 3 the
+    # file could not be read once, and what was known of it stands.
+    seed(store, {"annotations": [empty(22), box(23, "cyst")]})
+    withdrawn = [{"image_id": image_id(n), "source": SOURCE} for n in (22, 23)]
+    late = [rejected(23, SOURCE), rejected(3, SOURCE, reason="read_timeout")]
+    seed(store, {"annotations": withdrawn, "rejects": late[:1]})
+    seed(store, {"rejects": late[1:]})
+    seed(store, {"rejects": [rejected(22, SOURCE, stage="score")]})
+    plan = train_detector.plan(_spec(images="all"), store)
+    left = {image_id(n) for n in range(32)} - set(plan.inputs["image_id"].to_pylist())
+    assert left == {image_id(20), image_id(23)}
+    assert (plan.facts["not annotated"], plan.facts["annotation rejected"]) == (0, 2)
+    assert plan.facts["without a box"] == 4  # 18, 19, 21 and 22
+    assert _marks(plan, 3)[2] == [False]
+    usual = train_detector.plan(_spec(), store)
+    assert usual.inputs.num_rows == 28
+    assert (usual.facts["not annotated"], usual.facts["annotation rejected"]) == (2, 2)
+
+
+def test_a_category_may_be_called_like_a_count(store: LakeStore) -> None:
+    seed(store, {"annotations": [box(n, "images") for n in (0, 1, 24)]})
+    plan = train_detector.plan(_spec(), store)
+    train, val = (plan.params["bundle"]["data"][part] for part in ("train", "val"))
+    assert train["images"] == 20
+    assert train["boxes"] == {"cyst": 8, "images": 2, "mass": 8}
+    assert (val["images"], val["boxes"]["images"], val["boxes"]["cyst"]) == (8, 1, 7)
 
 
 def test_classes_merge_and_others_are_ignored(store: LakeStore) -> None:
@@ -202,7 +234,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], told: str) -> Non
 def test_too_few_boxes_or_images_are_refused(store: LakeStore) -> None:
     with pytest.raises(SplitError, match="no annotated image") as caught:
         train_detector.plan(_spec(annotations="nobody"), store)
-    assert "32 images left out" in str(caught.value)
+    assert "left out: 32 not annotated, 0 annotation rejected" in str(caught.value)
     with pytest.raises(SplitError, match="Every class needs boxes") as caught:
         train_detector.plan(_spec(classes=["cyst", "gland"]), store)
     assert "no gland in train" in str(caught.value)

@@ -220,7 +220,7 @@ def job(fields: str, kind: str = "train") -> str:
         ("- 1\n", 1, "the file", "is no mapping", "a list of 1", "lake, night, notify, jobs"),
         ("", 1, "the file", "is no mapping", "", "lake, night, notify, jobs"),
         ("lake: l\n", 1, "jobs", "is missing", "", "at least one job"),
-        ("lake: l\njobs: []\n", 2, "jobs", "is no list of jobs", "a list of 0", "at least one"),
+        ("lake: l\njobs: []\n", 2, "jobs", "is empty", "a list of 0", "at least one"),
         ("lake: l\njobs:\n  a: 1\n", 2, "jobs", "is no list", "a mapping of a", "a list"),
         ("lake: l\njobs:\n  - 3\n", 3, "jobs[0]", "is no job", "3", "a mapping"),
         ("lake: l\njobs:\n  - name: x\n", 3, "jobs.x.kind", "is missing", "", "ingest, annotate"),
@@ -257,7 +257,7 @@ def job(fields: str, kind: str = "train") -> str:
         (job("min_side: ${A:-${B}}", "clean"), 5, "jobs.clean.min_side", "can't be", "", ""),
         (
             "lake: l\njobs:\n  - kind: split\n    dataset: d\n    parts:\n      train: 0.5\n",
-            5, "jobs.split.parts", "must add up to 1", "a mapping of train", "train, val, test",
+            5, "jobs.split.parts", "up to 1, not to 0.8", "a mapping of train", "train, val, test",
         ),
         (
             "lake: l\njobs:\n  - kind: ingest\n    source: s\n    fields:\n      path: '(?P<x'\n",

@@ -10,6 +10,9 @@ from schemas.specs.base import JobSpec
 
 SECRETS = [
     ("s3://key:hunter2@bucket/x", "s3://***@bucket/x"),
+    ("s3://:hunter2@bucket/x", "s3://***@bucket/x"),
+    ("s3://bucket/x?region=eu&secret_key=hunter2", "s3://bucket/x?region=eu&secret_key=***"),
+    ("s3://bucket/x?secret_access_key=hunter2", "s3://bucket/x?secret_access_key=***"),
     ("got https://user:hunter2@host/a?b=1", "got https://***@host/a?b=1"),
     ("key AKIAABCDEFGHIJKLMNOP here", "key *** here"),
     ("https://h/x?X-Amz-Signature=abc123&y=1", "https://h/x?X-Amz-Signature=***&y=1"),

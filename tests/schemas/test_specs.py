@@ -102,7 +102,7 @@ def test_names_are_safe_in_paths(name: str) -> None:
         ("train", ("optimizer", "learning_rate"), "a number > 0"),
         ("train", ("classes",), "a list of: text"),
         ("train", ("classes", 2), "text"),
-        ("train", ("preprocess", "window"), "a list of 2: a number, a number or null"),
+        ("train", ("preprocess", "window"), "a list of 2: a number, a number >= 1 or null"),
         ("train", ("nightly",), "true or false"),
         ("ingest", ("source",), "text, not empty"),
         ("ingest", ("metadata", "columns"), "a mapping of names to text"),

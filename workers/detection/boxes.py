@@ -4,8 +4,9 @@ Coordinates are those of pixel edges, as in `workers.pixels.recipe.Geometry`: a 
 exactly the first pixel has the corners 0, 0, 1, 1.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,12 @@ def to_corners(boxes_B4: NDArray[np.floating]) -> Floats:
     return corners_B4
 
 
+def corners_of(rows: Sequence[Mapping[str, Any]]) -> Floats:
+    """The corners of rows with ``x``, ``y``, ``w`` and ``h``, (B, 4)."""
+    sizes = [[row[name] for name in ("x", "y", "w", "h")] for row in rows]
+    return to_corners(np.asarray(sizes, np.float32).reshape(-1, 4))
+
+
 def to_sizes(corners_B4: NDArray[np.floating]) -> Floats:
     """Left, top, right, bottom to left, top, width, height."""
     boxes_B4 = np.asarray(corners_B4, np.float32).reshape(-1, 4).copy()
@@ -88,6 +95,7 @@ def overlap(one_A4: NDArray[np.floating], other_B4: NDArray[np.floating]) -> NDA
     return ratio_AB
 
 
-def has_area(corners_B4: NDArray[np.floating]) -> Flags:
-    """Which boxes are wider and higher than nothing, by corners."""
-    return (corners_B4[:, 2] > corners_B4[:, 0]) & (corners_B4[:, 3] > corners_B4[:, 1])
+def has_area(corners: NDArray[np.floating]) -> Flags:
+    """Which boxes are wider and higher than nothing, by corners (..., 4)."""
+    wide, high = (corners[..., edge + 2] > corners[..., edge] for edge in (0, 1))
+    return wide & high

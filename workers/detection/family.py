@@ -5,7 +5,7 @@ most of them, D detections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ class Decoded(NamedTuple):
     """Falling along D; float32."""
     categories_ND: Tensor
     """int64."""
+
+    def above(self, least_score: float) -> Self:
+        """The same, where detections of less than a confidence stand for nothing."""
+        told_ND = self.scores_ND >= least_score
+        return self._replace(scores_ND=torch.where(told_ND, self.scores_ND, 0.0))
 
 
 class DetectorFamily(Protocol):
@@ -73,8 +78,11 @@ class DetectorFamily(Protocol):
         ``options`` are the family's own settings by name; what is not given has a default.
         """
 
-    def decode(self, maps: Maps, limit: int) -> Decoded:
-        """At most ``limit`` detections an image, duplicates suppressed as the family does it."""
+    def decode(self, maps: Maps, limit: int, least_score: float) -> Decoded:
+        """At most ``limit`` detections an image, from a confidence of ``least_score`` on.
+
+        Duplicates are suppressed as the family does it.
+        """
 
 
 def pack(images: Sequence[Boxes]) -> Tensor:

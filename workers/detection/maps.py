@@ -68,8 +68,9 @@ class Reading:
         """By image, in px of the network's input."""
         settings = self.settings
         with torch.inference_mode():
-            decoded = self.family.decode(to_maps(outputs_NR, settings.maps), settings.limit)
-        return to_detections(decoded, settings.least_score)
+            maps = to_maps(outputs_NR, settings.maps)
+            decoded = self.family.decode(maps, settings.limit, settings.least_score)
+        return to_detections(decoded)
 
     def read(self, network: Batched, pixels_NCSS: Pixels) -> list[Detections]:
         """What a network detects in any number of images; maps of one pass are held at a time."""
@@ -79,13 +80,12 @@ class Reading:
         return found
 
 
-def to_detections(decoded: Decoded, least_score: float) -> list[Detections]:
-    """Decoded rows as detections an image, without those below ``least_score`` or of no size."""
+def to_detections(decoded: Decoded) -> list[Detections]:
+    """Decoded rows as detections an image, without those that stand for nothing or have no size."""
     corners_ND4 = decoded.corners_ND4.float().cpu().numpy()
     scores_ND = decoded.scores_ND.float().cpu().numpy()
     categories_ND = decoded.categories_ND.cpu().numpy()
-    real_ND = (scores_ND >= least_score) & (scores_ND > 0)
-    real_ND &= (corners_ND4[..., 2:] > corners_ND4[..., :2]).all(axis=2)
+    real_ND = (scores_ND > 0) & has_area(corners_ND4)
     return [
         Detections(corners_D4, scores_D, categories_D).take(real_D)
         for corners_D4, scores_D, categories_D, real_D in zip(

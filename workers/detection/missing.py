@@ -12,7 +12,7 @@ import pyarrow as pa
 from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.tables import rows_of
 from workers.annotations.coco import coco_dataset
-from workers.detection.boxes import Boxes, Detections, Floats, overlap, to_corners
+from workers.detection.boxes import Boxes, Detections, Floats, corners_of, has_area, overlap
 from workers.detection.matching import held
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def missing_boxes(image: Mapping[str, Any], min_overlap: float) -> list[Row]:
         return []
     corners_D4 = _clipped(found, image)
     marks = image["marks"] or []
-    marked_M4 = _corners(marks)
+    marked_M4 = corners_of(marks)
     regions = Boxes(
         marked_M4, np.zeros(len(marks), np.int64), np.asarray([m["ignored"] for m in marks], bool)
     )
@@ -73,8 +73,7 @@ def missing_boxes(image: Mapping[str, Any], min_overlap: float) -> list[Row]:
     )
     most_D = overlap(corners_D4, marked_M4).max(axis=1, initial=0.0)
     hidden_D = held(detections, regions.take(regions.ignored_B), min_overlap)
-    has_area_D = (corners_D4[:, 2:] > corners_D4[:, :2]).all(axis=1)
-    left = np.flatnonzero((most_D < min_overlap) & ~hidden_D & has_area_D)
+    left = np.flatnonzero((most_D < min_overlap) & ~hidden_D & has_area(corners_D4))
     ratio_DD = overlap(corners_D4, corners_D4)
     kept: list[Row] = []
     while len(left):
@@ -135,14 +134,9 @@ def _csv(chosen: Sequence[Row]) -> bytes:
     return stream.getvalue().encode()
 
 
-def _corners(boxes: Sequence[Mapping[str, Any]]) -> Floats:
-    sizes = [[box[name] for name in _EDGES] for box in boxes]
-    return to_corners(np.asarray(sizes, np.float32).reshape(-1, 4))
-
-
 def _clipped(boxes: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) -> Floats:
     """Corners within the image: annotations beyond it would be rejected."""
-    corners_B4 = _corners(boxes)
+    corners_B4 = corners_of(boxes)
     most = np.asarray([image["width"], image["height"]] * 2, np.float32)
     clipped: Floats = np.clip(corners_B4, 0, most)
     return clipped

@@ -54,7 +54,7 @@ def validate(network: nn.Module, part: ValidationPart, device: torch.device) -> 
         with full_float32():
             maps: Maps = network(pixels_NCSS)
         losses.append(_total(criterion(maps, pack(boxes).to(device))))
-        found = to_detections(family.decode(maps, config.limit), config.least_score)
+        found = to_detections(family.decode(maps, config.limit, config.least_score))
         rows += [judge(one, other) for one, other in zip(found, boxes, strict=True)]
         marked += boxes
     loss = ranks.average(torch.stack(losses)).double().mean()

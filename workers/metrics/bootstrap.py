@@ -1,12 +1,14 @@
 """Resampling whole patients: how often each patient counts in each resample."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+_Key = TypeVar("_Key", bound=Hashable)
 
 CHUNK_VALUES = 500_000
 """Images times resamples computed at once: a few such arrays fit into a processor's cache."""
@@ -53,6 +55,21 @@ class Patients:
             for column in values_NK.T
         ]
         return np.stack(by_patient_KG, axis=1)
+
+
+def resampled_intervals(
+    values: Callable[[Floats], dict[_Key, Floats]], patients: Patients, resamples: int, seed: int
+) -> dict[_Key, tuple[float, float] | None]:
+    """95 % intervals of what ``values`` computes of counts of patients (G, R).
+
+    None at all with a single patient: nothing is known of how patients differ.
+    """
+    if patients.count < 2:
+        return {}
+    chunks = [values(drawn) for drawn in patients.draws(resamples, seed)]
+    if not chunks:
+        return {}
+    return {key: interval(np.concatenate([chunk[key] for chunk in chunks])) for key in chunks[0]}
 
 
 def interval(values_R: Floats, level: float = 0.95) -> tuple[float, float] | None:

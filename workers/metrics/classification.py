@@ -1,6 +1,6 @@
 """All figures of a classifier on one set of images, with intervals over patients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schemas.bundle import OperatingPoint
 from workers.metrics import confusion as matrices
-from workers.metrics.bootstrap import Patients, interval
+from workers.metrics.bootstrap import Patients, resampled_intervals
 from workers.metrics.ratios import defined_mean
 from workers.metrics.reliability import (
     calibration_error,
@@ -86,21 +86,6 @@ def classification_figures(
     if point is not None:
         figures.append(Figure("threshold", point.positive, point.threshold, None, len(scored)))
     return figures
-
-
-def resampled_intervals(
-    values: Callable[[Floats], dict[Key, Floats]], patients: Patients, resamples: int, seed: int
-) -> dict[Key, tuple[float, float] | None]:
-    """95 % intervals of what ``values`` computes of counts of patients (G, R).
-
-    None at all with a single patient: nothing is known of how patients differ.
-    """
-    if patients.count < 2:
-        return {}
-    chunks = [values(drawn) for drawn in patients.draws(resamples, seed)]
-    if not chunks:
-        return {}
-    return {key: interval(np.concatenate([chunk[key] for chunk in chunks])) for key in chunks[0]}
 
 
 @dataclass(frozen=True)

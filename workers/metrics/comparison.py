@@ -8,14 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from schemas.bundle import OperatingPoint
-from workers.metrics.bootstrap import Patients
-from workers.metrics.classification import (
-    Figure,
-    Key,
-    Scored,
-    class_rankings,
-    resampled_intervals,
-)
+from workers.metrics.bootstrap import Patients, resampled_intervals
+from workers.metrics.classification import Figure, Key, Scored, class_rankings
 from workers.metrics.scores import Ranking, judged_places
 from workers.models.classifier.outputs import predicted
 

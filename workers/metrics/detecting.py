@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.plan import Blob, ShardFunction, ShardResult
 from schemas.tables import rows_of
-from workers.detection.boxes import Boxes, Detections, to_corners
+from workers.detection.boxes import Boxes, Detections, corners_of
 from workers.detection.matching import Outcomes, choose_threshold, join, match
 from workers.metrics.classification import Key
 from workers.metrics.detection import Judged, coco_figures
@@ -128,7 +128,7 @@ class _Asked:
             place is None or mark["ignored"] for place, mark in zip(places, marks, strict=True)
         ]
         return Boxes(
-            _corners(marks),
+            corners_of(marks),
             np.asarray([place or 0 for place in places], np.int64),
             np.asarray(ignored, np.bool_),
         )
@@ -136,7 +136,7 @@ class _Asked:
     def _detections(self, found: Sequence[Mapping[str, Any]]) -> Detections:
         places = [0 if self.params["merged"] else self._place(one["category"]) for one in found]
         return Detections(
-            _corners(found),
+            corners_of(found),
             np.asarray([one["score"] for one in found], np.float32),
             np.asarray(places, np.int64),
         )
@@ -147,11 +147,6 @@ class _Asked:
         if taken is not None and category not in taken:
             return None
         return 0 if self.params["merged"] else self.classes.index(str(category))
-
-
-def _corners(boxes: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
-    sizes = [[box[name] for name in ("x", "y", "w", "h")] for box in boxes]
-    return to_corners(np.asarray(sizes, np.float32).reshape(-1, 4))
 
 
 def _row(

@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from workers.detection.boxes import Boxes, Detections, to_sizes
-from workers.metrics.bootstrap import Patients
-from workers.metrics.classification import Key, resampled_intervals
+from workers.metrics.bootstrap import Patients, resampled_intervals
+from workers.metrics.classification import Key
 from workers.metrics.ratios import defined_mean, ratio
 
 Floats = NDArray[np.float64]

@@ -18,6 +18,8 @@ BINS = 10
 """Bins of the population stability index: tenths of the reference."""
 _PSEUDOCOUNT = 0.5
 """Added to the count of every bin, so that an empty one does not make the index infinite."""
+NOTHING = "none"
+"""The label of an image on which a detector found nothing, as in a confusion matrix."""
 
 Doubles = NDArray[np.float64]
 
@@ -76,25 +78,28 @@ def _shares(counts_B: NDArray[np.int64]) -> Doubles:
 def measure_drift(
     scores: pa.Table, reference: pa.Table, model: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Compare two tables with a column ``scores`` (probabilities in the order of the classes).
+    """Compare two tables with a column ``scores`` (in the order of the classes).
 
-    ``model`` has the bundle's ``classes`` and ``operating_point`` (JSON). ``psi``, ``ks`` and
-    ``class_share`` have a figure for each class, those that moved most first, with ``value``,
-    ``of`` and ``p_value`` (of chi-squared, Kolmogorov-Smirnov's and Fisher's exact test);
-    ``class_share`` also ``now`` and ``before``, shares of the labels, and is missing where a bundle
-    has no classes. Of two classes one is told. Both tables need at least one row.
+    ``model`` is the bundle's row of `models`: its ``family``, ``classes``, and as JSON its
+    ``operating_point`` and ``metrics``. A detector's scores are the confidences of its best boxes,
+    so its label is that of the most confident one, or ``none`` where no box reaches its operating
+    point, as in the view `latest_predictions`.
+
+    ``psi``, ``ks`` and ``class_share`` have a figure for each class, those that moved most first,
+    with ``value``, ``of`` and ``p_value`` (of chi-squared, Kolmogorov-Smirnov's and Fisher's exact
+    test); ``class_share`` also ``now`` and ``before``, shares of the labels, and is missing where a
+    bundle has no classes. Of two that add up to one, one is told. Both tables need at least one
+    row.
     """
     now_NC, before_MC = _matrix(scores), _matrix(reference)
-    classes: Sequence[str] = model["classes"] or ()
-    point = _operating_point(model)
-    watched = _watched(classes, point)
+    meaning = _Meaning.of(model)
     psi = {
         name: population_stability_index(now_NC[:, place], before_MC[:, place])
-        for name, place in watched.items()
+        for name, place in meaning.scores
     }
     tests = {
         name: stats.ks_2samp(now_NC[:, place], before_MC[:, place])
-        for name, place in watched.items()
+        for name, place in meaning.scores
     }
     found = {
         "psi": [
@@ -105,10 +110,10 @@ def measure_drift(
             for name, one in tests.items()
         ],
     }
-    if classes:
-        labels = _label_counts(now_NC, classes, point), _label_counts(before_MC, classes, point)
+    if meaning.classes:
+        counts = meaning.count_labels(now_NC), meaning.count_labels(before_MC)
         found["class_share"] = [
-            _class_share(*labels, place) | {"of": name} for name, place in watched.items()
+            _class_share(*counts, place) | {"of": name} for name, place in meaning.labels
         ]
     return {name: sorted(figures, key=_move, reverse=True) for name, figures in found.items()}
 
@@ -119,19 +124,58 @@ def _move(figure: Mapping[str, Any]) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _label_counts(
-    scores_NC: Doubles, classes: Sequence[str], point: OperatingPoint | None
-) -> NDArray[np.int64]:
-    # A label is decided on scores as the lake holds them.
-    labels_N = predicted(scores_NC.astype(np.float32), classes, point)
-    return np.asarray(np.bincount(labels_N, minlength=len(classes)), np.int64)
+@dataclass(frozen=True)
+class _Meaning:
+    """What a model's scores mean."""
+
+    classes: Sequence[str]
+    point: OperatingPoint | None
+    confidence: float | None
+    """From where on a detection counts; none for what is no detector."""
+
+    @staticmethod
+    def of(model: Mapping[str, Any]) -> "_Meaning":
+        classes, stated = model["classes"] or (), model["operating_point"]
+        point = OperatingPoint.model_validate_json(stated) if stated else None
+        if model["family"] == "classifier" or not classes:
+            return _Meaning(classes, point, None)
+        metrics = json.loads(model["metrics"] or "{}")
+        return _Meaning(classes, point, float(metrics.get("threshold", 0.0)))
+
+    @property
+    def scores(self) -> list[tuple[str, int]]:
+        """Names and places of the scores to compare; of two that add up to one, one will do."""
+        if not self.classes:
+            return [("score", 0)]
+        if self.confidence is None and len(self.classes) == 2:
+            positive = self.point.positive if self.point else self.classes[-1]
+            return [(positive, list(self.classes).index(positive))]
+        return [(name, place) for place, name in enumerate(self.classes)]
+
+    @property
+    def labels(self) -> list[tuple[str, int]]:
+        """Names and places of the labels to compare; a detector of one class has two of them."""
+        if self.confidence is None or len(self.classes) == 1:
+            return self.scores
+        return [*self.scores, (NOTHING, len(self.classes))]
+
+    def count_labels(self, scores_NC: Doubles) -> NDArray[np.int64]:
+        """Images by label, in the order of the classes; a detector's last is nothing found."""
+        labels = len(self.classes) + (self.confidence is not None)
+        # A label is decided on scores as the lake holds them.
+        labels_N = predicted(scores_NC.astype(np.float32), self.classes, self.point)
+        if self.confidence is not None:
+            best_N = scores_NC.max(axis=1)
+            is_found_N = (best_N > 0) & (best_N >= self.confidence)
+            labels_N = np.where(is_found_N, labels_N, len(self.classes))
+        return np.asarray(np.bincount(labels_N, minlength=labels), np.int64)
 
 
 def _class_share(
-    now_C: NDArray[np.int64], before_C: NDArray[np.int64], place: int
+    now_L: NDArray[np.int64], before_L: NDArray[np.int64], place: int
 ) -> dict[str, Any]:
-    now_all, before_all = int(now_C.sum()), int(before_C.sum())
-    now, before = int(now_C[place]), int(before_C[place])
+    now_all, before_all = int(now_L.sum()), int(before_L.sum())
+    now, before = int(now_L[place]), int(before_L[place])
     table = np.array([[now, now_all - now], [before, before_all - before]])
     test = stats.fisher_exact(table)
     return {
@@ -140,21 +184,6 @@ def _class_share(
         "now": now / now_all,
         "before": before / before_all,
     }
-
-
-def _watched(classes: Sequence[str], point: OperatingPoint | None) -> dict[str, int]:
-    """Names and places of the probabilities to compare; of two that add up to one, one will do."""
-    if not classes:
-        return {"score": 0}
-    if len(classes) == 2:
-        positive = point.positive if point else classes[-1]
-        return {positive: list(classes).index(positive)}
-    return {name: place for place, name in enumerate(classes)}
-
-
-def _operating_point(model: Mapping[str, Any]) -> OperatingPoint | None:
-    stated = model["operating_point"]
-    return OperatingPoint.model_validate(json.loads(stated)) if stated else None
 
 
 def _matrix(table: pa.Table) -> Doubles:

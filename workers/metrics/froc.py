@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.detection.matching import NONE, Outcomes
-from workers.metrics.bootstrap import Patients
-from workers.metrics.classification import Key, resampled_intervals
+from workers.metrics.bootstrap import Patients, resampled_intervals
+from workers.metrics.classification import Key
 from workers.metrics.ratios import ratio
 
 Floats = NDArray[np.float64]

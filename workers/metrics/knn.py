@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from workers.metrics.bootstrap import Floats, Patients, interval
+from workers.metrics.bootstrap import Floats, Patients, resampled_intervals
 
 Targets = NDArray[np.int64]
 Features = NDArray[np.floating]
@@ -47,18 +47,20 @@ def compare_predictions(
     ``predicted`` holds the two by name. The keys are ``NAME_accuracy``, ``NAME_balanced`` (the mean
     over classes of the share that is right), ``gain_accuracy`` and ``gain_balanced``; each has its
     95 % interval beside it, under the name with `` 95%``. Intervals resample patients (``groups``,
-    one an image), the same ones for both predictors, so that those of a gain are paired.
+    one an image), the same ones for both predictors, so that those of a gain are paired; of a
+    single patient there are none.
     """
     patients = Patients.of(groups)
     sums_GX = patients.sums(_indicators(actual_N, list(predicted.values())))
-    whole = _figures(list(predicted), patients.once(), sums_GX)
-    chunks = [
-        _figures(list(predicted), drawn, sums_GX) for drawn in patients.draws(resamples, seed)
-    ]
+
+    def figures(drawn_GR: Floats) -> dict[str, Floats]:
+        return _figures(list(predicted), drawn_GR, sums_GX)
+
+    intervals = resampled_intervals(figures, patients, resamples, seed)
     found: dict[str, Any] = {}
-    for name, value in whole.items():
+    for name, value in figures(patients.once()).items():
         found[name] = round(float(value[0]), 6)
-        ends = interval(np.concatenate([one[name] for one in chunks]))
+        ends = intervals.get(name)
         if ends is not None:
             found[f"{name} 95%"] = [round(end, 6) for end in ends]
     return found

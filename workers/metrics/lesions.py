@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from workers.detection.matching import Outcomes
 from workers.detection.matching import confusion as count_cells
 from workers.metrics import confusion as matrices
-from workers.metrics.bootstrap import Patients
-from workers.metrics.classification import Key, resampled_intervals
+from workers.metrics.bootstrap import Patients, resampled_intervals
+from workers.metrics.classification import Key
 from workers.metrics.ratios import defined_mean
 
 Floats = NDArray[np.float64]

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import openvino
 import torch
 from torch import nn
 
 from schemas.bundle import OPENVINO_FILES, OPENVINO_MIXED_FILES
+from workers.quiet_openvino import openvino
 
 _CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution"})
 _FIRST = _CONVOLUTIONS | {"MatMul"}

@@ -5,9 +5,9 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-import openvino
 
 from schemas.bundle import OPENVINO_BF16, OPENVINO_FP32, OPENVINO_MIXED
+from workers.quiet_openvino import openvino
 from workers.scoring.forward import Outputs, Pixels
 
 OpenVinoPrecision = Literal["f32", "bf16"]

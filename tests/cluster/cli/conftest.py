@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from cluster.cli import main
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from schemas.errors import UsageError
 from schemas.jobfile import JobFile
@@ -57,6 +58,8 @@ class FakeRunner:
     asked: list[tuple[JobFile, tuple[str, ...], str | None]] = field(default_factory=list)
     nights: list[date] = field(default_factory=list)
     during: Callable[[object], None] = lambda progress: None
+    turns: list[str] = field(default_factory=list)
+    """Whose each report is; otherwise every job has one."""
 
     def run_jobs(
         self,
@@ -66,18 +69,24 @@ class FakeRunner:
         address: str | None,
         progress: object,
         night: Night,
+        at_work: AtWork,
     ) -> Iterator[Report]:
         self.asked.append((job_file, tuple(only), address))
         self.nights.append(night.date)
         self.during(progress)
-        yield from self._told()
+        yield from self._told(job_file, at_work)
 
-    def plan_jobs(self, job_file: JobFile, only: Sequence[str]) -> Iterator[Report]:
+    def plan_jobs(
+        self, job_file: JobFile, only: Sequence[str], at_work: AtWork
+    ) -> Iterator[Report]:
         self.asked.append((job_file, tuple(only), None))
-        yield from self._told()
+        yield from self._told(job_file, at_work)
 
-    def _told(self) -> Iterator[Report]:
-        for one in self.reports:
+    def _told(self, job_file: JobFile, at_work: AtWork) -> Iterator[Report]:
+        jobs = {spec.name: spec for spec in job_file.jobs}
+        turns = self.turns or list(jobs)
+        for place, one in enumerate(self.reports):
+            at_work.spec = jobs[turns[min(place, len(turns) - 1)]]
             if isinstance(one, BaseException):
                 raise one
             yield one

@@ -102,7 +102,7 @@ def test_a_wrong_command_says_what_is_right(
 
 
 def test_a_file_without_studies_and_a_lake_that_is_not_there(call: Call, job_file: str) -> None:
-    assert "no such study" in call("report", job_file).err
+    assert "has no study" in call("report", job_file).err
     Path("study.yaml").write_text(FILE)
     ended = call("report", "study.yaml", "--lake", "./nowhere")
     assert (ended.code, "There is no lake (./nowhere)" in ended.err) == (1, True)

@@ -118,6 +118,20 @@ def test_a_failed_job_ends_the_command(
     assert set(second) == set(first)
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_job_that_fails_after_a_report_of_its_own_has_the_object(
+    call: Call, runner: FakeRunner, job_file: str, command: str
+) -> None:
+    runner.reports = [INGESTED, INGESTED, SourceError("The archive is not there")]
+    runner.turns = ["kermany"] * 3
+    ended = call(command, job_file, "--json")
+    assert ended.code == 1
+    told = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(one["name"], one["status"]) for one in told] == [
+        ("kermany", "published"), ("kermany", "published"), ("kermany", "failed"),
+    ]  # fmt: skip
+
+
 def test_a_traceback_is_shown_on_request(
     call: Call, runner: FakeRunner, job_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +152,7 @@ def test_of_a_foreign_error_only_class_and_place_are_told(
 ) -> None:
     runner.reports = [OSError("can't open /archive/MUELLER_ANNA/1.dcm")]
     ended = call("run", job_file)
-    assert re.match(r"error: OSError at \w+\.py:\d+\n", ended.err)
+    assert re.match(r"job kermany \(ingest\):\nerror: OSError at \w+\.py:\d+\n", ended.err)
     assert "MUELLER" not in ended.err
     assert ended.code == 1
 

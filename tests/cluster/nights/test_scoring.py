@@ -10,8 +10,10 @@ import pytest
 from cluster.lake.decisions import discard, publish
 from cluster.lake.marking import mark_nightly
 from cluster.lake.store import LakeStore
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from cluster.nights.scoring import is_for_nights, run_scorings, scorings_of
+from cluster.nights.watching import watched
 from cluster.runner import Workplace, plan_jobs, work_through
 from schemas.errors import BundleError, LeaseHeld, RunError
 from schemas.jobfile import JobFile
@@ -20,6 +22,7 @@ from schemas.specs.base import Execution
 from schemas.specs.gate import Budget, Gate
 from schemas.specs.night import NightSpec
 from schemas.specs.score import ScoreSpec
+from tests.cluster.nights.told import Told
 from tests.jobs.seeding import DATASET
 from tests.jobs.toy_scores import Nights, ToyPool
 
@@ -209,6 +212,21 @@ def test_a_model_that_fails_keeps_no_other_from_its_work(lake: Nights) -> None:
     reports = pass_over(lake, 1, Fails("hearts@1", RunError("Out of luck")))
     assert [one.status for one in reports] == ["failed", "published", "published"]
     assert reports[0].failures == {"hearts@1": "Out of luck."}
+
+
+def test_a_job_that_dies_on_its_second_model_is_told_by_its_own_name(lake: Nights) -> None:
+    lake.add_bundle("hearts")
+    night, at_work, bell = Night.begin(NightSpec()), AtWork(), Told()
+    pool = Fails("lungs@1", OSError("The store is gone"))
+    place = Workplace(lake.store, pool, night, pytest.fail, at_work)
+    later = ScoreSpec(name="later", dataset=DATASET, model="hearts@1")
+    found = watched(work_through([SPEC, later], place), at_work, night, bell)
+    assert next(found).facts["model"] == "hearts@1"
+    with pytest.raises(OSError, match="gone"):
+        list(found)
+    assert [(event, one["job"], one["what"]) for event, one in bell.events] == [
+        ("failed", "scores", "Failed: OSError")
+    ]
 
 
 def test_another_driver_at_the_same_model_ends_the_night(lake: Nights) -> None:

@@ -61,7 +61,7 @@ def test_the_next_driver_tells_once(lake: Nights, monkeypatch: pytest.MonkeyPatc
     reports, code = work(lake, job(name="renamed"))
     assert (states(reports), code) == ([("renamed", "held"), ("renamed", "up_to_date")], 4)
     held = reports[0]
-    assert held.facts["gate"] == "held: 4 images scored, at least 5; reference: no images"
+    assert held.facts["gate"] == "held: 4 images came, at least 5; reference: no images"
     assert (held.counts.done, held.run_id is not None) == (4, True)
     reports, code = work(lake, job())
     assert (states(reports), code) == ([("scores", "up_to_date")], 0)

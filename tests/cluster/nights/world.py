@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cluster.inline_pool import InlinePool
 from cluster.lake.marking import mark_nightly
 from cluster.lake.store import LakeStore
+from cluster.nights.at_work import AtWork
 from cluster.nights.night import Night
 from cluster.nights.notifying import Notifier
 from cluster.nights.watching import watched
@@ -202,9 +203,10 @@ class World:
         at_three = dt.datetime.combine(date, dt.time(3), dt.UTC)
         night = Night.begin(self.file.night, date, clock or (lambda: at_three))
         store = LakeStore.open(self.lake, night=night.date)
-        place = Workplace(store, pool or InlinePool(self.lake, print), night, _no_study)
+        at_work = AtWork()
+        place = Workplace(store, pool or InlinePool(self.lake, print), night, _no_study, at_work)
         found = work_through(self.file.jobs, place)
-        reports = list(watched(found, self.file.jobs, night, notifier or Told()))
+        reports = list(watched(found, at_work, night, notifier or Told()))
         return reports, exit_code(reports, self.file)
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:

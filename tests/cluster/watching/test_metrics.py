@@ -102,6 +102,15 @@ def test_the_busy_share_is_that_of_the_last_minute(recorded: Recorded) -> None:
     assert recorded.values["rayward_gpu_busy_share", LABELS] == 0.9
 
 
+@pytest.mark.usefixtures("recorded")
+def test_without_a_gpu_nothing_piles_up() -> None:
+    one = RunMetrics(LABELS, has_gpu=False)
+    for _ in range(100):
+        one.shard_ended(1, ShardFigures(seconds={"network": 1.0}, wall_s=10.0))
+        one.show(Standing((), 0, 0, 0))
+    assert one.gpu_busy_share() == 0.0, "nothing is kept for a share that nobody is shown"
+
+
 def test_names_are_those_of_rays_port() -> None:
     names = exported_names()
     assert {"ray_rayward_images_total", "ray_rayward_shard_seconds_bucket"} <= names

@@ -136,6 +136,38 @@ def test_a_process_speaks_once_its_shard_is_old() -> None:
     assert second.where.still_s > first.where.still_s >= 0.1
 
 
+class Hasty(Reporter):
+    """Its shard is old at once, and ends as soon as its thread has looked at it."""
+
+    _left: tuple[str, float, Stages] | None = None
+
+    @property
+    def _current(self) -> tuple[str, float, Stages] | None:
+        found, self._left = self._left, None
+        return found
+
+    @_current.setter
+    def _current(self, value: tuple[str, float, Stages] | None) -> None:
+        self._left = value and (value[0], value[1] - 60.0, value[2])
+
+
+def test_a_shard_that_ends_while_it_is_looked_at_ends_no_thread() -> None:
+    said: list[str] = []
+    heard = threading.Event()
+
+    def say(shard: str, word: Word) -> None:
+        said.append(shard)
+        heard.set()
+
+    reporter = Hasty(Limits(0.04), say)
+    for shard in ("00001", "00002"):
+        heard.clear()
+        reporter.begin(shard, Stages())
+        assert heard.wait(10), "its thread has died"
+    reporter.end()
+    assert said == ["00001", "00002"]
+
+
 def test_stores_are_told_from_images() -> None:
     assert [stage for stage in Stage if says_nothing_of_images(stage)] == [
         Stage.FETCH,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.lake.store import LakeStore
@@ -20,6 +21,7 @@ from tests.jobs.annotate.archive import (
     rejects,
     write,
 )
+from tests.jobs.annotate.ultrasound import ultrasound_file
 
 PATTERN = r".*/(?P<image>.+?)_mask(?:_\d+)?\.png"
 IMAGES = (
@@ -146,18 +148,82 @@ def test_masks_that_do_not_fit_reject_their_image(store: LakeStore, masks: Path)
     assert _run(store, masks).counts.done == 1
 
 
-def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    for number, folder in enumerate(("left", "right")):
-        write(tmp_path / "images" / folder / "1.png", png(picture(number)))
-    for folder in ("left", "middle"):
-        write(tmp_path / "masks" / folder / "1_mask.png", png(mask((1, 1, 2, 2))))
+@pytest.fixture
+def twins(tmp_path: Path) -> LakeStore:
+    """Two images that bear one name, and a third of its own."""
+    for number, name in enumerate(("left/1.png", "right/1.png", "right/2.png")):
+        write(tmp_path / "images" / name, png(picture(number)))
     store = LakeStore.open(str(tmp_path / "lake"), create=True)
     catalogue(tmp_path / "images", store, fields=None)
-    report = _run(store, tmp_path / "masks", category="lesion")
-    assert (report.counts.done, report.counts.rejected) == (1, 1)
-    assert [reason for reason, _ in rejects(store)] == ["ambiguous_image"]
+    return store
+
+
+def _looked_at(store: LakeStore) -> list[str]:
     uris = store.query("SELECT uri FROM annotated_images JOIN current_images USING (image_id)")
-    assert uris["uri"][0].as_py().endswith("/left/1.png")
+    return sorted("/".join(Path(uri).parts[-2:]) for uri in uris["uri"].to_pylist())
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(
+    twins: LakeStore, tmp_path: Path
+) -> None:
+    write(tmp_path / "masks" / "left" / "1_mask.png", png(mask((1, 1, 2, 2))))
+    report = _run(twins, tmp_path / "masks", category="lesion")
+    assert (report.counts.done, report.counts.rejected) == (1, 0)
+    assert _looked_at(twins) == ["left/1.png"]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_mask_that_may_be_of_several_images_rejects_them_all(
+    twins: LakeStore, tmp_path: Path, complete: bool
+) -> None:
+    """Whichever it is of would be annotated without its box."""
+    for folder in ("left", "middle"):
+        write(tmp_path / "masks" / folder / "1_mask.png", png(mask((1, 1, 2, 2))))
+    report = _run(twins, tmp_path / "masks", category="lesion", complete=complete)
+    assert (report.counts.done, report.counts.rejected) == (int(complete), 3)
+    assert _looked_at(twins) == (["right/2.png"] if complete else [])
+    told = "2 images of the data set bear its name"
+    assert rejects(twins) == [
+        ("ambiguous_image", told),  # the mask itself
+        ("ambiguous_image", f"a mask: {told}"),
+        ("ambiguous_image", f"a mask: {told}"),
+    ]
+    again = _run(twins, tmp_path / "masks", category="lesion", complete=complete)
+    assert (again.status, again.counts.up_to_date) == ("up_to_date", 3 + complete)
+    (tmp_path / "masks" / "middle" / "1_mask.png").unlink()
+    cleared = _run(twins, tmp_path / "masks", category="lesion", complete=complete)
+    assert cleared.counts.done == 1 + complete
+    assert "left/1.png" in _looked_at(twins)
+
+
+@pytest.mark.parametrize("frame", ["f1", "9"])
+def test_a_mask_of_no_frame_rejects_the_whole_file(tmp_path: Path, frame: str) -> None:
+    """It never becomes a mask of all frames."""
+    write(tmp_path / "images" / "clip.dcm", ultrasound_file([], frames=3))
+    write(tmp_path / "masks" / "clip_0.png", png(mask((1, 1, 2, 2))))
+    store = LakeStore.open(str(tmp_path / "lake"), create=True)
+    catalogue(tmp_path / "images", store, fields=None)
+    path = r"(?P<image>clip)_(?P<frame>\w+)\.png"
+    assert _run(store, tmp_path / "masks", path=path, category="lesion").counts.done == 1
+    write(tmp_path / "masks" / f"clip_{frame}.png", png(mask((5, 5, 2, 2))))
+    report = _run(store, tmp_path / "masks", path=path, category="lesion")
+    assert (report.counts.done, report.counts.rejected) == (0, 3 if frame == "f1" else 4)
+    assert boxes(store) == []
+    assert {reason for reason, _ in rejects(store)} == {
+        "malformed_annotation" if frame == "f1" else "unknown_image"
+    }
+
+
+def test_labels_of_16_bits_are_boxes(store: LakeStore, masks: Path) -> None:
+    labels = mask((5, 6, 10, 8)).astype(np.uint16) // 255 + mask((30, 20, 4, 4)) // 255 * 2
+    assert (labels.dtype, labels.max()) == (np.uint16, 2)
+    write(masks / "normal" / "n (1)_mask.png", png(labels))
+    _run(store, masks, each="component")
+    found = [box for box in boxes(store) if box["image"] == "n (1).png"]
+    assert [(box["x"], box["y"], box["w"], box["h"]) for box in found] == [
+        (5, 6, 10, 8),
+        (30, 20, 4, 4),
+    ]
 
 
 def test_masks_beside_their_images_are_masks_though_the_catalogue_has_them(tmp_path: Path) -> None:

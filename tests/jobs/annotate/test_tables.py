@@ -126,6 +126,26 @@ def test_a_row_that_goes_takes_its_box_along(store: LakeStore, tmp_path: Path) -
     assert boxes(store) == [_found("1.png", "cyst", 1, 2, 3.5, 4)]
 
 
+@pytest.mark.parametrize("wrong", [{"w": -1}, {"category": "car"}])
+def test_a_source_that_goes_back_to_what_was_rejected_takes_its_boxes_along(
+    store: LakeStore, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    """The old reject says nothing of what was annotated since."""
+    for row, counted in ((ROW, (1, 0)), (ROW | wrong, (0, 1))) * 2:
+        counts = _csv(store, tmp_path, [row], allowed=["cyst"]).counts
+        assert (counts.done, counts.rejected) == counted
+        assert len(boxes(store)) == counts.done
+    assert _csv(store, tmp_path, [ROW | wrong], allowed=["cyst"]).status == "up_to_date"
+
+
+def test_lines_may_end_as_on_any_system(store: LakeStore, tmp_path: Path) -> None:
+    lines = [b"path,category,x,y,w,h", b'0.png,"a\ncyst",1,2,3,4', b"1.png,cyst,1,2,3,4"]
+    for ending in (b"\n", b"\r\n", b"\r"):
+        entries = list(csv_entries(CsvBoxes(file="a.csv"), ending.join(lines) + ending))
+        assert [one.image for one in entries] == ["0.png", "1.png"]
+        assert [one.box and one.box["category"] for one in entries] == ["a\ncyst", "cyst"]
+
+
 def test_corners_other_names_and_semicolons(store: LakeStore, tmp_path: Path) -> None:
     text = "Datei;x1;y1;x2;y2;crowd;area\n0.png;1;2;4;6;yes;7\n0.png;1;2;4;6;no;\n"
     write(tmp_path / "boxes.csv", ("\ufeff" + text).encode())
@@ -157,6 +177,7 @@ def test_a_category_that_is_not_allowed_rejects(store: LakeStore, tmp_path: Path
         (b"path,x,y,w\n", "no column `h`"),
         (b"\xff\xfe\x00", "no UTF-8"),
         (b"path,x,y,w,h\n" + b"a" * 200_000 + b",1,2,3,4\n", "can't be parsed.*got row 2"),
+        (b"a" * 200_000 + b",path,x,y,w,h\n0.png,1,2,3,4\n", "can't be parsed.*got row 1"),
     ],
 )
 def test_files_that_are_no_boxes_are_errors(content: bytes, said: str) -> None:
@@ -262,6 +283,40 @@ def test_images_that_are_listed_wrongly_are_named(store: LakeStore, tmp_path: Pa
 def test_files_that_are_no_coco_are_errors(document: Any) -> None:
     with pytest.raises(SourceError, match="no COCO data set"):
         list(coco_entries(CocoBoxes(file="a.json"), json.dumps(document).encode()))
+
+
+def test_json_that_is_nested_too_deep_is_an_error() -> None:
+    with pytest.raises(SourceError, match=r"no COCO data set.*got no JSON"):
+        list(coco_entries(CocoBoxes(file="a.json"), b"[" * 200_000))
+
+
+def test_a_frame_that_is_no_number_rejects_its_image(store: LakeStore, tmp_path: Path) -> None:
+    """It never becomes all frames."""
+    document = _document()
+    document["images"][0]["frame"] = "3"
+    report = _coco(store, tmp_path, document)
+    assert (report.counts.done, report.counts.rejected) == (3, 1)
+    assert rejects(store) == [("malformed_annotation", "image 10: its frame is no whole number")]
+    assert [box["image"] for box in boxes(store)] == ["turned.jpg"]
+
+
+@pytest.mark.parametrize("frame", ["f3", 3.0, True, [3]])
+def test_a_frame_of_a_coco_file_that_is_no_number_is_a_fault(frame: Any) -> None:
+    document = _document()
+    document["images"][0]["frame"] = frame
+    document["annotations"][0]["id"] = 0  # what is wrong with itself is told first
+    entries = coco_entries(CocoBoxes(file="a.json"), json.dumps(document).encode())
+    told = [one.box and one.box["reason"] for one in entries if one.image == "benign/0.png"]
+    assert told == ["malformed_annotation", "invalid_id", "malformed_annotation"]
+
+
+@pytest.mark.parametrize("frame", ["f3", "3.0", "-1", "9" * 5000])
+def test_a_frame_of_a_table_that_is_no_number_is_a_fault(frame: str) -> None:
+    content = f"path,x,y,w,h,frame\n0.png,1,2,3,4,{frame}\n".encode()
+    (entry,) = csv_entries(CsvBoxes(file="a.csv"), content)
+    assert entry.box is not None
+    assert (entry.frame, entry.box["reason"]) == (None, "malformed_annotation")
+    assert entry.box["detail"] == "its frame is no whole number"
 
 
 def test_regions_of_headers(tmp_path: Path) -> None:

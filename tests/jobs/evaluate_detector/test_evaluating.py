@@ -22,6 +22,7 @@ from tests.jobs.detecting import (
     found,
     mark,
     put_detector,
+    rejected,
     scored,
 )
 from tests.jobs.seeding import DATASET, SPLIT, bundle_config, image_id, open_lake, place, seed
@@ -167,6 +168,18 @@ def test_more_regions_may_be_ignored_and_more_images_taken(store: LakeStore) -> 
     assert figures(store, "test")["over_detections", None] == 0
     assert run(store, asked(images="all")).counts.done == 7
     assert figures(store, "test")["over_detections", None] == 2
+
+
+def test_lesions_whose_annotation_was_rejected_are_no_over_detections(store: LakeStore) -> None:
+    seed(store, {"rejects": [rejected(39), rejected(35)]})  # 35 was annotated before
+    assert run(store, asked(images="all")).counts.done == 6
+    assert figures(store, "test")["over_detections", None] == 1
+    told = facts(store, "evaluate_detector")
+    causes = ("not annotated", "annotation rejected", "without a score")
+    assert [told[cause] for cause in causes] == [0, 1, 1]
+    run(store, asked(seed=1))
+    told = facts(store, "evaluate_detector")
+    assert (told["not annotated"], told["annotation rejected"]) == (0, 1)
 
 
 def test_pictures_lie_in_the_lake_and_are_the_same_again(store: LakeStore) -> None:

@@ -196,6 +196,43 @@ def test_keys_may_be_paths_names_or_stems(match: str, keys: list[str], found: li
     assert values(result, "age") == found
 
 
+@pytest.mark.parametrize(
+    ("csv", "column", "found"),
+    [
+        ('path,"Age, years"\n1.png,41\n2.png,42\n', "Age, years", ["41", "42"]),
+        ('path,"Ward; bed; place"\n1.png,3\n2.png,4\n', "Ward; bed; place", ["3", "4"]),
+        ('path;"Ward ""A"""\n1.png;3\n2.png;04\n', 'Ward "A"', ["3", "04"]),
+        ('path,"Ward\nor bed"\n1.png,3\n2.png,4\n', "Ward\nor bed", ["3", "4"]),
+        ("path,Ward\r1.png,7\r2.png,8\r", "Ward", ["7", "8"]),
+        ("path\tWard\r\n1.png\t7\r\n2.png\t8\r\n", "Ward", ["7", "8"]),
+        ("\ufeff\r\n\npath,Ward\n\n1.png,7\n2.png,8", "Ward", ["7", "8"]),
+        ("path,Ward,NA,,\n1.png,7,1,1,1\n2.png,8,1,1,1\n", "Ward", ["7", "8"]),
+    ],
+)
+def test_headers_are_read_as_csv_is_written(csv: str, column: str, found: list[str]) -> None:
+    result = metadata(csv, ["1.png", "2.png"], metadata={"columns": {"site": column}})
+    assert values(result, "site") == found
+    assert result.findings == {}
+
+
+@pytest.mark.parametrize(
+    ("csv", "told"),
+    [
+        ("path,Ward,Ward\n1.png,7,8\n", "twice.*got `Ward`"),
+        (f'path,"{"x" * 200_000}"\n1.png,7\n', "can't be parsed.*got no table"),
+        ("", "can't be parsed.*got no table"),
+        ("\n\r\n", "can't be parsed.*got no table"),
+        ("path,Ward\n1.png,7,secret\n", "got expected 2 columns, got 3"),
+        ("path,Ward,more\n1.png,7\n", "got expected 3 columns, got 2"),
+    ],
+    ids=["twice", "long name", "empty", "empty lines", "long row", "short row"],
+)
+def test_a_table_that_can_not_be_read_is_refused_without_a_word_of_it(csv: str, told: str) -> None:
+    with pytest.raises(SourceError, match=told) as caught:
+        metadata(csv, ["1.png"], metadata={"columns": {"site": "Ward"}})
+    assert "secret" not in str(caught.value)
+
+
 def test_repeated_rows_agree_or_are_contradictions() -> None:
     csv = "path,label,site\n1.png,A,x\n1.png,A,y\n1.png,A,x\n2.png,B,z\n9.png,C,z\n"
     result = metadata(csv, ["1.png", "2.png", "3.png"])

@@ -1,5 +1,6 @@
 """A lake with the evaluation of a detector whose confusion matrix was printed elsewhere."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,6 @@ from schemas.specs.evaluate_detector import EvaluateDetectorSpec
 from schemas.specs.train_detector import DetectorSpec
 from schemas.tables import rows_of
 from tests.jobs.detecting import MODEL_ID, detector_config
-from tests.jobs.seeding import seed
 
 NAMES = ("none", "cyst", "HCC", "hemangioma", "Meta")
 FIGURE_4B = (
@@ -31,12 +31,12 @@ def asked(**changes: Any) -> EvaluateDetectorSpec:
     return EvaluateDetectorSpec.model_validate(values | {"study": "liver"} | changes)
 
 
-def publish(store: LakeStore, job: JobSpec, figures: list[dict[str, Any]]) -> Report:
+def publish(store: LakeStore, job: JobSpec, rows: Mapping[str, list[dict[str, Any]]]) -> Report:
     plan = Plan(job.kind, job.name, (job.kind,), {}, {}, pa.table({"image_id": ["one"]}), (0, 1))
     with store.lease(plan.key):
         run = store.begin(plan, job.model_dump(mode="json"))
-        rows = {"metrics": rows_of("metrics", figures)} if figures else {}
-        run.record(run.pending()[0], ShardResult(rows, done=1, rejected=0))
+        tables = {name: rows_of(name, values) for name, values in rows.items()}
+        run.record(run.pending()[0], ShardResult(tables, done=1, rejected=0))
         return store.commit(run, {})
 
 
@@ -61,14 +61,18 @@ def figures() -> list[dict[str, Any]]:
     return found
 
 
+def trained(version: int, **changes: Any) -> tuple[DetectorSpec, dict[str, list[dict[str, Any]]]]:
+    """A training of the detector, and what it publishes."""
+    values = {"dataset": "d", "split": "s", "annotations": "a", "model": "flex"}
+    config = detector_config("flex", MODEL_ID if version == 1 else "ff" * 8)
+    rows = {"models": [model_row(config, version, nightly=False)]}
+    return DetectorSpec.model_validate(values | changes), rows
+
+
 def open_evaluated(root: str) -> LakeStore:
     """A trained detector, evaluated as `asked` and otherwise."""
     lake = LakeStore.open(root, create=True)
-    seed(lake, {"models": [model_row(detector_config("flex"), 1, nightly=False)]})
-    trained = DetectorSpec(
-        dataset="d", split="s", annotations="a", model="flex", epochs=12, backbone="stepwise"
-    )
-    publish(lake, trained, [])
-    publish(lake, asked(), figures())
-    publish(lake, asked(seed=5), [row("ap", None, 0.1)])  # another question
+    publish(lake, *trained(1, epochs=12, backbone="stepwise"))
+    publish(lake, asked(), {"metrics": figures()})
+    publish(lake, asked(seed=5), {"metrics": [row("ap", None, 0.1)]})  # another question
     return lake

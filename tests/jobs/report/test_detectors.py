@@ -1,8 +1,11 @@
 """Tables of detectors' evaluations from the lake."""
 
+from pathlib import Path
+
 import pytest
 
 from cluster.lake.store import LakeStore
+from jobs.bundles import model_row
 from jobs.report.cells import StudyTable
 from jobs.report.detectors import (
     Evaluated,
@@ -15,7 +18,16 @@ from jobs.report.detectors import (
     sensitivity_table,
 )
 from jobs.report.text import comma_separated, markdown
-from tests.jobs.report.evaluated_detector import FIGURE_4B, NAMES, asked, open_evaluated
+from tests.jobs.detecting import detector_config
+from tests.jobs.report.evaluated_detector import (
+    FIGURE_4B,
+    NAMES,
+    asked,
+    open_evaluated,
+    publish,
+    trained,
+)
+from tests.jobs.seeding import seed
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +58,20 @@ def test_average_precision_with_how_the_model_was_trained(found: list[Evaluated]
     assert set(second[2:]) == {"-"}
     assert "0.639 [0.600, 0.700]" in markdown(table)
     assert detector_notes(found) == ["No figures of 1 of 2: unmade."]
+
+
+def test_each_version_is_told_as_it_was_trained(tmp_path: Path) -> None:
+    lake = open_evaluated(str(tmp_path / "lake"))
+    publish(lake, *trained(2, epochs=40, preprocess={"size": 256}))
+    marked = model_row(detector_config("flex"), 1, nightly=True)
+    seed(lake, {"models": [marked]})  # for nights: another row of version 1, by another run
+    first, newest = evaluated([asked(model="flex@1"), asked()], lake)
+    columns = ("weights", "epochs", "size")
+    assert [first.trained[name] for name in columns] == ["stepwise", "12", "512"]
+    assert [newest.trained[name] for name in columns] == ["flex", "40", "256"]
+    seed(lake, {"models": [model_row(detector_config("brought"), 1, nightly=False)]})
+    (brought,) = evaluated([asked(model="brought")], lake)
+    assert [brought.trained[name] for name in columns] == ["-", "-", "-"]
 
 
 def test_the_printed_table_by_category(found: list[Evaluated]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from cluster.lake.store import LakeStore
 from jobs import annotate, review
+from jobs.coco import Selection, export_annotations
 from schemas.errors import SourceError
 from schemas.plan import ShardResult
 from schemas.protocols import Report
@@ -24,6 +26,7 @@ from tests.jobs.detecting import (
     found,
     mark,
     put_detector,
+    rejected,
     scored,
 )
 from tests.jobs.seeding import DATASET, image, image_id, open_lake, place, seed
@@ -160,6 +163,64 @@ def test_thresholds_and_regions_may_be_others(store: LakeStore) -> None:
     found_all = listed(store, asked(min_score=0.05, ignored=None)).tables["candidates"]
     assert sorted(found_all["image_id"].to_pylist()) == [image_id(n) for n in (0, 2, 4, 6)]
     assert listed(store, asked(iou=0.9)).facts["likely missing"] == 3  # now they are two lesions
+
+
+def test_lesions_whose_annotation_was_rejected_are_not_missing(store: LakeStore) -> None:
+    withdrawn = {"image_id": image_id(4), "source": SOURCE}
+    seed(store, {"annotations": [withdrawn]})  # the source names it no longer: it has no box
+    rows = listed(store, asked(images="all")).tables["candidates"]
+    assert sorted(rows["image_id"].to_pylist()) == [image_id(0), image_id(4)]
+    seed(store, {"annotations": [withdrawn], "rejects": [rejected(4)]})
+    for images in ("all", "annotated"):
+        rows = listed(store, asked(images=images)).tables["candidates"]
+        assert rows["image_id"].to_pylist() == [image_id(0)]
+        facts_told = review.plan(asked(images=images), store).facts
+        assert facts_told["annotation rejected"] == 1
+        assert facts_told["judged by second@1"] == 3
+
+
+def test_only_images_of_the_review_count(store: LakeStore) -> None:
+    """The models have scored another data set, and have not scored one image of this one."""
+    other = [image(n, None, dataset="livers") for n in range(50, 55)]
+    unscored = image(60, "ill", width=150, height=140)
+    unmarked = image(61, "ill", width=150, height=140)
+    numbers = range(50, 55)
+    seed(
+        store,
+        {
+            "images": [*other, unscored, unmarked],
+            "splits": [place(n, "test", split_name="folded") for n in (60, 61)],
+            "annotations": [mark(60, "cyst", BOX)],
+            "predictions": [
+                *(scored(numbers, FIRST)), *(scored(numbers, SECOND)), *scored([61], FIRST),
+            ],
+            "detections": [found(n, "cyst", 0.99, FAR, model_id=FIRST) for n in numbers],
+        },
+    )  # fmt: skip
+    told = review.plan(asked(), store).facts
+    assert (told["judged by first@1"], told["judged by second@1"]) == (4, 4)
+    # Both models validated on 8, and 60 lacks a score; 61 nobody has annotated.
+    assert (told["no model may judge"], told["without a score"]) == (1, 1)
+
+
+def test_files_are_named_from_the_folder_of_the_data_set(store: LakeStore) -> None:
+    """As in `rayward coco`, also where none of the images listed lies above a folder."""
+    moved = [
+        image(
+            n, "ill", width=150, height=140, seen_at=datetime(2026, 2, 1, tzinfo=UTC),
+            uri=f"s3://bucket/livers/{'ill' if n < 8 else 'well'}/{n}.png", state="present",
+        )
+        for n in range(12)
+    ]  # fmt: skip
+    gone = [
+        image(n, None, state="gone", seen_at=datetime(2026, 2, 1, tzinfo=UTC)) for n in range(40)
+    ]
+    seed(store, {"images": [*gone, *moved]})
+    whole = json.loads(listed(store, asked()).files["review.json"])
+    exported = export_annotations(store, Selection(DATASET), SOURCE)
+    names = {one["id"]: one["file_name"] for one in exported["images"]}
+    assert [one["file_name"] for one in whole["images"]] == ["ill/0.png", "ill/4.png"]
+    assert [names[one["id"]] for one in whole["images"]] == ["ill/0.png", "ill/4.png"]
 
 
 def test_several_models_that_see_one_lesion() -> None:

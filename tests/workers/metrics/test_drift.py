@@ -12,7 +12,8 @@ from scipy import stats
 
 from workers.metrics.drift import measure_drift, population_stability_index
 
-TWO: dict[str, Any] = {
+CLASSIFIER: dict[str, Any] = {"family": "classifier", "operating_point": None, "metrics": "{}"}
+TWO: dict[str, Any] = CLASSIFIER | {
     "classes": ["ill", "well"],
     "operating_point": json.dumps({"positive": "ill", "threshold": 0.25, "rule": "youden"}),
 }
@@ -91,7 +92,7 @@ def test_every_class_is_measured_and_the_one_that_moved_most_comes_first() -> No
     generator = np.random.default_rng(2)
     before = generator.dirichlet([5, 5, 5], 400)
     now = generator.dirichlet([5, 5, 12], 100)
-    model = {"classes": ["a", "b", "c"], "operating_point": None}
+    model = CLASSIFIER | {"classes": ["a", "b", "c"]}
     found = measure_drift(table(now), table(before), model)
     gaps = [stats.ks_2samp(now[:, k], before[:, k]).statistic for k in range(3)]
     assert np.argmax(gaps) == 2
@@ -102,11 +103,49 @@ def test_every_class_is_measured_and_the_one_that_moved_most_comes_first() -> No
 
 
 def test_one_anomaly_score_has_no_labels() -> None:
-    model = {"classes": [], "operating_point": None}
+    model = CLASSIFIER | {"classes": []}
     now, before = np.full((20, 1), 3.0), np.linspace(0, 1, 50)[:, None]
     found = measure_drift(table(now), table(before), model)
     assert found["ks"] == [{"value": 1.0, "of": "score", "p_value": pytest.approx(0, abs=1e-9)}]
     assert "class_share" not in found
+
+
+def detector(*classes: str, confidence: float = 0.3) -> dict[str, Any]:
+    return {
+        "family": "centernet",
+        "classes": list(classes),
+        "operating_point": None,
+        "metrics": json.dumps({"ap50": 0.7, "threshold": confidence}),
+    }
+
+
+def test_a_detector_that_finds_nothing_any_more_has_changed() -> None:
+    """Half of the images had a cyst; now none has one that reaches the operating point."""
+    before = np.array([[0.9], [0.0], [0.3], [0.29]] * 20, np.float32)
+    now = np.array([[0.0], [0.29], [0.1], [0.0]] * 10, np.float32)
+    (found,) = measure_drift(table(now), table(before), detector("cyst"))["class_share"]
+    assert (found["of"], found["before"], found["now"], found["value"]) == ("cyst", 0.5, 0, 0.5)
+    expected = stats.fisher_exact([[0, 40], [40, 40]]).pvalue
+    assert found["p_value"] == pytest.approx(expected)
+
+
+def test_what_a_detector_did_not_find_has_a_share_of_its_own() -> None:
+    before = np.array([[0.0, 0.0, 0.0]] * 20)
+    now = np.array([[0.9, 0.2, 0.5]] * 15 + [[0.1, 0.2, 0.29]] * 5)
+    found = measure_drift(table(now), table(before), detector("cyst", "HCC", "none"))["class_share"]
+    shares = {(one["of"], one["before"], one["now"]) for one in found}
+    assert shares == {("cyst", 0, 0.75), ("HCC", 0, 0), ("none", 0, 0), ("none", 1, 0.25)}
+    assert [one["value"] for one in found[:2]] == [0.75, 0.75]
+
+
+def test_confidences_of_two_classes_do_not_add_up_to_one() -> None:
+    generator = np.random.default_rng(6)
+    before, now = generator.random((300, 2)), generator.random((100, 2))
+    now[:, 0] /= 2
+    found = measure_drift(table(now), table(before), detector("cyst", "HCC"))
+    assert [one["of"] for one in found["ks"]] == ["cyst", "HCC"]
+    assert {one["of"] for one in found["psi"]} == {"cyst", "HCC"}
+    assert {one["of"] for one in found["class_share"]} == {"cyst", "HCC", "none"}
 
 
 def test_a_move_to_below_a_tied_lowest_tenth_shows() -> None:

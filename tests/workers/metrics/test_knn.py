@@ -38,6 +38,14 @@ def test_a_gain_is_what_the_first_has_right_beyond_the_second() -> None:
     assert found["gain_balanced"] == pytest.approx(5 / 12 + 1 / 4 - 1 / 2, abs=1e-6)
 
 
+def test_of_a_single_patient_no_interval_is_told() -> None:
+    """Nothing is known of how patients differ: [v, v] would look like certainty."""
+    predicted = {"learned": FIRST, "random": SECOND}
+    found = compare_predictions(ACTUAL, predicted, ["a"] * 8)
+    assert found["learned_accuracy"] == 6 / 8
+    assert not [name for name in found if name.endswith("95%")]
+
+
 def test_intervals_are_paired_and_of_patients() -> None:
     random = np.random.default_rng(5)
     actual = random.integers(0, 2, 90)

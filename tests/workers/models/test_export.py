@@ -1,6 +1,10 @@
 """The graphs of a bundle: the same network, and which layers of it stay in float32."""
 
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,3 +67,26 @@ def test_a_mark_keeps_float32_where_the_rest_is_bfloat16(
 
     assert difference(mixed, "f32") < 1e-5
     assert 1e-5 < difference(mixed, "bf16") < difference(plain, "bf16")
+
+
+_EXPORT = """
+import torch
+from workers.models.export import openvino_files
+from workers.models.normalise import Normalised
+
+assert openvino_files(Normalised(torch.nn.Conv2d(1, 2, 3), (0.5,), (0.25,)), 1, 8)
+"""
+
+
+def test_nothing_is_noted_in_the_home_and_nothing_sent(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    spy = tmp_path / "spy"
+    spy.mkdir()
+    (spy / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.addaudithook(lambda event, _: event == 'socket.connect' and sys.exit('connects'))\n"
+    )
+    environment = os.environ | {"HOME": str(tmp_path / "home")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(spy), *filter(None, sys.path)])
+    subprocess.run([sys.executable, "-c", _EXPORT], env=environment, check=True)
+    assert list((tmp_path / "home").rglob("*")) == []

@@ -37,6 +37,6 @@ class CenterNetFamily:
         """Options: radius, min_overlap, size_weight, offset_weight; see `CenterNetLoss`."""
         return CenterNetLoss(classes, **options)
 
-    def decode(self, maps: Maps, limit: int) -> Decoded:
+    def decode(self, maps: Maps, limit: int, least_score: float) -> Decoded:
         """The highest peaks."""
-        return decode(maps, limit)
+        return decode(maps, limit).above(least_score)

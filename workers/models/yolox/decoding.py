@@ -9,15 +9,14 @@ from workers.models.yolox.places import read_places
 
 _OVERLAP = 0.65
 """Of two boxes of one class that overlap more, the more certain one stays."""
-_LEAST_SCORE = 0.01
 _CANDIDATES = 300
 """Places of an image that suppression looks at, the most certain ones; three for each box that may
 be told, where that is more. A network that is sure of nothing has a thousand, and would spend a
 sixth of its pass on them."""
 
 
-def decode(maps: Maps, limit: int) -> Decoded:
-    """At most ``limit`` boxes an image; a box's score is objectness times class."""
+def decode(maps: Maps, limit: int, least_score: float) -> Decoded:
+    """At most ``limit`` boxes an image of ``least_score`` or more: objectness times class."""
     places = read_places(maps)
     chances_NPK = places.classes_NPK.sigmoid() * places.objectness_NP[..., None].sigmoid()
     scores_NP, categories_NP = chances_NPK.max(dim=2)
@@ -28,7 +27,7 @@ def decode(maps: Maps, limit: int) -> Decoded:
     scores_ND = torch.zeros(images, limit, device=device)
     categories_ND = torch.zeros(images, limit, dtype=torch.int64, device=device)
     for image in range(images):
-        best = best_NQ[image][scores_NP[image, best_NQ[image]] >= _LEAST_SCORE]
+        best = best_NQ[image][scores_NP[image, best_NQ[image]] >= least_score]
         kept = best[_apart(places.corners_NP4[image], scores_NP[image], categories_NP[image], best)]
         kept = kept[:limit]
         corners_ND4[image, : len(kept)] = places.corners_NP4[image, kept]

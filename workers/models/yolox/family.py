@@ -44,6 +44,6 @@ class YoloxFamily:
         """Options: l1; see `YoloxLoss`."""
         return YoloxLoss(classes, **options)
 
-    def decode(self, maps: Maps, limit: int) -> Decoded:
+    def decode(self, maps: Maps, limit: int, least_score: float) -> Decoded:
         """The most certain boxes that stay after suppression."""
-        return decode(maps, limit)
+        return decode(maps, limit, least_score)

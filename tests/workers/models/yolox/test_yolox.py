@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from schemas.bundle import DetectionSettings
 from schemas.errors import BundleError
 from workers.detection.boxes import Boxes, overlap
 from workers.detection.family import pack
+from workers.detection.maps import Reading
 from workers.models.yolox.assigning import Answers, assign
 from workers.models.yolox.decoding import decode
 from workers.models.yolox.family import YoloxFamily
@@ -182,7 +184,7 @@ def test_boxes_come_back_from_what_the_network_should_say() -> None:
         maps[0][0, :4, y, x] = raw[0]
         maps[0][0, 4, y, x] = 12.0
         maps[0][0, 5 + category, y, x] = 12.0
-    found = decode(maps, limit=10)
+    found = decode(maps, limit=10, least_score=0.01)
     sure = found.scores_ND[0] > 0.9
     assert int(sure.sum()) == len(boxes)
     matched = overlap(boxes.corners_B4, found.corners_ND4[0][sure].numpy()).argmax(axis=1)
@@ -198,7 +200,7 @@ def test_doubles_of_one_class_are_suppressed_and_of_another_are_not() -> None:
         fine[0, :4, 5, x] = torch.tensor([6.0 - x, 1.0, math.log(6), math.log(6)])
         fine[0, 4, 5, x] = certainty
         fine[0, 5 + category, 5, x] = 12.0
-    found = decode(maps, limit=5)
+    found = decode(maps, limit=5, least_score=0.01)
     assert found.categories_ND[0, :2].tolist() == [0, 1]
     expected = torch.tensor([3.0, 1.0]).sigmoid()
     torch.testing.assert_close(found.scores_ND[0, :2], expected, atol=1e-4, rtol=0)
@@ -214,9 +216,23 @@ def test_doubles_of_sure_boxes_crowd_no_other_out() -> None:
             fine[0, :4, y, x] = torch.tensor([column - x, 5.0 - y, math.log(3), math.log(3)])
             fine[0, 4, y, x] = certainty
             fine[0, 5, y, x] = 12.0
-    found = decode(maps, limit=3)
+    found = decode(maps, limit=3, least_score=0.01)
     expected = torch.tensor([3.0, 2.0, 1.0]).sigmoid()
     torch.testing.assert_close(found.scores_ND[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("least", "told"), [(0.0, 3), (0.001, 2), (0.01, 1)])
+def test_boxes_are_told_from_the_least_score_on(least: float, told: int) -> None:
+    maps = tuple(torch.full((1, 5 + CLASSES, SIDE // one, SIDE // one), -80.0) for one in STRIDES)
+    for x, score in ((1, 0.5), (7, 0.0044), (13, 0.0002)):
+        maps[0][0, :4, 5, x] = torch.tensor([0.5, 0.5, math.log(2), math.log(2)])
+        maps[0][0, 4, 5, x] = math.log(score / (1 - score))
+        maps[0][0, 5, 5, x] = 80.0
+    shapes = tuple(tuple(one.shape[1:]) for one in maps)
+    settings = DetectionSettings(score_threshold=0.3, limit=3, least_score=least, maps=shapes)
+    outputs_NR = torch.cat([one.flatten(1) for one in maps], dim=1).numpy()
+    (found,) = Reading(YoloxFamily(), settings).detections(outputs_NR)
+    assert found.scores_D.tolist() == pytest.approx([0.5, 0.0044, 0.0002][:told], rel=1e-3)
 
 
 def test_a_network_learns_a_box() -> None:
@@ -233,7 +249,7 @@ def test_a_network_learns_a_box() -> None:
         total.backward()
         optimiser.step()
     assert all(one.grad is not None for one in network.parameters()), "DDP waits for every one"
-    found = decode(network(image), limit=5)
+    found = decode(network(image), limit=5, least_score=0.01)
     best = found.corners_ND4[0, :1].detach().numpy()
     assert overlap(box.corners_B4, best)[0, 0] > 0.6
     assert found.categories_ND[0, 0] == 1

@@ -1,25 +1,20 @@
-"""The images of a data set by the ends of their paths."""
+"""The images of a data set by the ends of their paths, as annotations and masks name them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import RejectedImage
-from schemas.protocols import Store
 from schemas.reasons import RejectReason
 from workers.pseudonyms import Pseudonymizer, is_masked
 
-_IMAGES = """
-SELECT image_id, uri, uris, frame, etag, bytes, label, height, width
-FROM current_images WHERE dataset = $dataset ORDER BY uri, frame, image_id
-"""
-
 Image = dict[str, Any]
+"""A row of the catalogue: ``image_id``, ``uris``, ``frame``, and whatever else a caller wants."""
 
 
 @dataclass(frozen=True)
-class _File:
+class ImageFile:
     """One file of the archive."""
 
     uri: str
@@ -30,61 +25,45 @@ class _File:
     """Its frames."""
 
 
-class Images:
+class NamedImages:
     """The images of a data set, found by what annotations call them."""
 
-    def __init__(self, dataset: str, store: Store) -> None:
-        """Read the catalogue.
+    def __init__(self, rows: Iterable[Image]) -> None:
+        """Read their names.
 
         Raises:
             KeyFileError: if names hold identifiers and the key is missing.
         """
-        self.rows: list[Image] = store.query(_IMAGES, {"dataset": dataset}).to_pylist()
+        self.rows = list(rows)
         frames: dict[str, list[Image]] = defaultdict(list)
         for row in self.rows:
             for uri in row["uris"]:
                 frames[uri].append(row)
         masked = any(is_masked(uri) for uri in frames)
         self._pseudonymizer = Pseudonymizer.from_key_file() if masked else None
-        self._by_name: dict[str, list[_File]] = defaultdict(list)
-        self._by_stem: dict[str, list[_File]] = defaultdict(list)
+        self._by_name: dict[str, list[ImageFile]] = defaultdict(list)
+        self._by_stem: dict[str, list[ImageFile]] = defaultdict(list)
         for uri, images in frames.items():
             parts = _parts(self._revealed(uri))
-            file = _File(uri, parts, tuple(images))
+            file = ImageFile(uri, parts, tuple(images))
             self._by_name[parts[-1]].append(file)
             stem, _, ending = parts[-1].rpartition(".")
             if stem and ending:
                 self._by_stem[stem].append(file)
 
-    def find(self, name: str, beside: Sequence[str], frame: int | None) -> tuple[str, list[Image]]:
-        """The images that ``name`` is of: the uri of their file, and its frames or the one asked.
+    def bearing(self, name: str, beside: Sequence[str] = ()) -> list[ImageFile]:
+        """The files that ``name`` may mean; none where the data set has no such image.
 
         ``name`` is the end of a path, folder by folder; its last part may lack the file's ending.
-        Of several files that have it the one counts whose folders share most names with ``beside``;
-        files of equal bytes are one.
-
-        Raises:
-            RejectedImage: `unknown_image` or `ambiguous_image`.
+        Of several files that have it those count whose folders share most names with ``beside``.
         """
         *folders, last = _parts(self._revealed(name.replace("\\", "/"))) or [""]
         named = _ending(self._by_name.get(last, []), folders)
         named = named or _ending(self._by_stem.get(last, []), folders)
-        if len(named) > 1 and beside:
-            shared = [len(set(file.parts[:-1]).intersection(beside)) for file in named]
-            named = [
-                file for file, count in zip(named, shared, strict=True) if count == max(shared)
-            ]
-        if not named:
-            raise RejectedImage(RejectReason.UNKNOWN_IMAGE, "the data set has no such image")
-        if len({tuple(one["image_id"] for one in file.images) for file in named}) > 1:
-            raise RejectedImage(
-                RejectReason.AMBIGUOUS_IMAGE, f"{len(named)} images of the data set bear its name"
-            )
-        file = named[0]
-        meant = [one for one in file.images if frame is None or one["frame"] == frame]
-        if not meant:
-            raise RejectedImage(RejectReason.UNKNOWN_IMAGE, f"its file has no frame {frame}")
-        return file.uri, meant
+        if len(named) < 2 or not beside:
+            return named
+        shared = [len(set(file.parts[:-1]).intersection(beside)) for file in named]
+        return [file for file, count in zip(named, shared, strict=True) if count == max(shared)]
 
     def at(self, uri: str) -> set[str]:
         """The ids of the images of a file that the catalogue holds itself; none for any other."""
@@ -110,7 +89,45 @@ class Images:
         return self._pseudonymizer.reveal(uri) if self._pseudonymizer is not None else uri
 
 
-def _ending(files: Sequence[_File], folders: Sequence[str]) -> list[_File]:
+def the_one(files: Sequence[ImageFile]) -> ImageFile:
+    """The file that is meant, where its name was borne by ``files``; equal ones are one.
+
+    Raises:
+        RejectedImage: `unknown_image` or `ambiguous_image`.
+    """
+    if not files:
+        raise RejectedImage(RejectReason.UNKNOWN_IMAGE, "the data set has no such image")
+    if len({tuple(image["image_id"] for image in file.images) for file in files}) > 1:
+        raise RejectedImage(
+            RejectReason.AMBIGUOUS_IMAGE, f"{len(files)} images of the data set bear its name"
+        )
+    return files[0]
+
+
+def frames_of(file: ImageFile, frame: int | None) -> list[Image]:
+    """The frame of a file that is asked for, or all.
+
+    Raises:
+        RejectedImage: `unknown_image` if it has no such frame.
+    """
+    meant = [image for image in file.images if frame is None or image["frame"] == frame]
+    if not meant:
+        raise RejectedImage(RejectReason.UNKNOWN_IMAGE, f"its file has no frame {frame}")
+    return meant
+
+
+def candidates(files: Sequence[ImageFile], frame: int | None) -> list[Image]:
+    """The images one of which is meant, where it can't be told which; all if none has the frame."""
+    images = distinct(image for file in files for image in file.images)
+    return [image for image in images if image["frame"] == frame] or images
+
+
+def distinct(images: Iterable[Image]) -> list[Image]:
+    """Each image once, by its id, in order."""
+    return list({image["image_id"]: image for image in images}.values())
+
+
+def _ending(files: Sequence[ImageFile], folders: Sequence[str]) -> list[ImageFile]:
     """The files whose folders end as asked."""
     if not folders:
         return list(files)

@@ -176,6 +176,7 @@ def test_a_given_split_with_leaks(tmp_path: Path) -> None:
 
 def test_nothing_is_begun_where_no_split_can_be_made(tmp_path: Path) -> None:
     store = LakeStore.open(str(tmp_path / "empty"), create=True)
+    seed(store, {"images": [image(99, "well")]})  # not cleaned yet
     with pytest.raises(SplitError, match="no kept image"):
         split.run(spec(), InlinePool(), store)
     catalogue(store, range(60), patient_id="one")

@@ -118,15 +118,19 @@ class Place:
         shutil.copytree(self.lake, lake, ignore=lambda _folder, names: set(names) & set(without))
         return Place(self.folder, lake)
 
-    def with_archive(self, folder: Path) -> "Place":
-        """A copy of the archive as the data set `other`, ingested into a lake with the model."""
+    def with_archive(self, folder: Path, *jobs: str) -> "Place":
+        """A copy of the archive as the data set `other`, ingested into a lake with the model.
+
+        ``jobs`` are done after `ingest`, in the same run.
+        """
         folder.mkdir()
         shutil.copytree(self.folder / "phantoms", folder / "phantoms")
         shutil.copy(self.folder / "pseudonym.key", folder)
         text = (self.folder / "job.yaml").read_text()
         (folder / "job.yaml").write_text(text.replace("chest", "other"))
         other = Place(folder, self.with_lake(folder / "lake", without=("predictions",)).lake)
-        other.run("job.yaml", "--only", "other")
+        only = [word for job in ("other", *jobs) for word in ("--only", job)]
+        other.run("job.yaml", *only)
         return other
 
 

@@ -101,8 +101,7 @@ def test_a_dry_run_in_an_empty_place_writes_nothing(tmp_path: Path, done: Place)
 
 
 def test_a_night_does_only_what_is_new(done: Place, tmp_path: Path) -> None:
-    night = done.with_archive(tmp_path / "night")
-    night.run("job.yaml", "--only", "clean", "--only", "score")
+    night = done.with_archive(tmp_path / "night", "clean", "score")
     kept = night.query("SELECT uri FROM kept_images WHERE dataset = 'other' AND len(uris) = 1")
     names = sorted(row["uri"].rpartition("/")[2] for row in kept)[:3]
     changed, gone, copied = (next((night.folder / "phantoms/images").rglob(name)) for name in names)

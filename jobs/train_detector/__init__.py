@@ -24,7 +24,7 @@ def plan(spec: DetectorSpec, store: Store) -> Plan:
 
     Raises:
         BundleError: if the bundle to start from is not there or does not fit.
-        LeakError: if a patient, image or group of duplicates stands in two parts, or the bundle to
+        LeakError: if a patient or group of duplicates stands in two parts, or the bundle to
             start from learned from images to test on, unless the spec allows it.
         SplitError: if the split has no annotated images, or too few boxes, or no such fold.
     """

@@ -72,7 +72,7 @@ def read_corpus(spec: DetectorSpec, store: Store) -> Corpus:
     """Read the images of parts train and val with their boxes.
 
     Raises:
-        LeakError: if a patient, image or group of duplicates stands in two parts, unless the spec
+        LeakError: if a patient or group of duplicates stands in two parts, unless the spec
             allows it.
         SplitError: if the split has no images, or none of a site, or no box of a class in train or
             none at all in val, or the split has no such fold.
